@@ -1,0 +1,56 @@
+# Every target sets itself up: `make demo` on a fresh machine needs Python 3.10 to 3.13 and the network, once.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+BENCHMARKS := $(wildcard benchmarks/*.py)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test docs-check format lint types layers check bench wheel clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## make the virtual environment
+
+# The stamp is written last, so that an interrupted installation is done again.
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,openvino]"
+	@touch $@
+
+demo: $(STAMP) ## quantize a small network and show what it cost
+	$(BIN)/python -m zeropoint.demo
+
+test: $(STAMP) ## run the tests and the examples in the docs
+	$(BIN)/python -m pytest
+
+docs-check: $(STAMP) ## run only the examples in the docs and docstrings
+	$(BIN)/python -m pytest src/zeropoint $(wildcard docs README.md)
+
+format: $(STAMP) ## rewrite the code in the house format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+layers: $(STAMP)
+	$(BIN)/lint-imports
+
+check: lint types layers ## everything that must hold before a commit
+	$(BIN)/python -m pytest -n 2 --durations=10
+
+bench: $(STAMP) ## run the benchmarks
+	@for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+wheel: $(STAMP) ## build the wheel into dist/
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean: ## remove what the other targets made
+	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
