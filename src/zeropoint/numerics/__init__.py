@@ -1,0 +1,1 @@
+"""Formats, the affine mapping, granularity, packing and error measures: arrays in, arrays out."""
