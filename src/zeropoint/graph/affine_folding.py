@@ -1,0 +1,161 @@
+"""Fold per-channel affine operators, y = scale * x + shift, into the weights of the operator before them.
+
+BatchNormalization is one (Jacob et al., 2018, section 3.2), and so are Mul, Div, Add and Sub with a per-channel constant, as which
+some exporters write a convolution's bias.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import count
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from zeropoint.graph.initializers import add_initializer, constant_array
+from zeropoint.graph.operators import float_attribute, int_attribute, is_constant, weighted
+from zeropoint.notes import Note
+
+Float64Array = npt.NDArray[np.float64]
+FOLDS_INTO = frozenset({"Conv", "ConvTranspose", "Gemm"})
+DEFAULT_EPSILON = 1e-5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Affine:
+    """scale and shift, each of shape (channels,) or (); `data` is the input that they apply to."""
+
+    data: ir.Value
+    scale: Float64Array
+    shift: Float64Array
+
+
+def fold_affine(model: ir.Model) -> list[Note]:
+    """Fold, in place, wherever the operator before has constant weights and no other reader; note each BatchNormalization left."""
+    notes = []
+    for node in list(model.graph):
+        affine = _affine(node)
+        if affine is None:
+            continue
+        reason = _fold(model.graph, node, affine)
+        if reason and node.op_type == "BatchNormalization":
+            notes.append(Note(str(node.name), f"BatchNormalization stays: {reason}"))
+    return notes
+
+
+def _affine(node: ir.Node) -> Affine | None:
+    match node.op_type:
+        case "BatchNormalization":
+            return _batch_normalization(node)
+        case "Mul" | "Add":
+            data, constant = node.inputs if is_constant(node.inputs[1]) else reversed(node.inputs)
+        case "Sub" | "Div":
+            data, constant = node.inputs
+        case _:
+            return None
+    if data is None or constant is None or not is_constant(constant) or is_constant(data):
+        return None
+    values = _per_channel(constant, data)
+    if values is None:
+        return None
+    one, zero = np.ones(()), np.zeros(())
+    match node.op_type:
+        case "Mul":
+            return Affine(data, values, zero)
+        case "Div":
+            return Affine(data, 1.0 / values, zero) if values.all() else None
+        case "Add":
+            return Affine(data, one, values)
+        case _:
+            return Affine(data, one, -values)
+
+
+def _batch_normalization(node: ir.Node) -> Affine | None:
+    data, *parameters = node.inputs
+    trains = int_attribute(node, "training_mode", 0) or any(value.uses() for value in node.outputs[1:])
+    if data is None or trains or not all(is_constant(value) for value in parameters):
+        return None
+    gamma, beta, mean, variance = (_array(value) for value in parameters)
+    scale = gamma / np.sqrt(variance + float_attribute(node, "epsilon", DEFAULT_EPSILON))
+    return Affine(data, scale, beta - scale * mean)
+
+
+def _per_channel(constant: ir.Value, data: ir.Value) -> Float64Array | None:
+    """The constant's values for each output channel of `data`, or None when it varies along another axis."""
+    producer = data.producer()
+    values = _array(constant)
+    if producer is None or producer.op_type not in FOLDS_INTO:
+        return None
+    spatial = 0 if producer.op_type == "Gemm" else _array_rank(producer) - 2
+    shape = values.shape
+    if values.size == 1 and values.ndim <= spatial + 2:
+        return values.reshape(())
+    is_channel_shape = values.ndim > spatial and values.size == shape[-1 - spatial] and values.ndim <= spatial + 2
+    return values.reshape(-1) if is_channel_shape else None
+
+
+def _array_rank(node: ir.Node) -> int:
+    weight = node.inputs[1]
+    return len(weight.shape) if weight is not None and weight.shape is not None else 0
+
+
+def _fold(graph: ir.Graph, node: ir.Node, affine: Affine) -> str:
+    """Fold `node` into its producer and return "", or return why that was not possible."""
+    producer = affine.data.producer()
+    if producer is None or producer.op_type not in FOLDS_INTO:
+        return "it does not follow a Conv, ConvTranspose or Gemm"
+    form = weighted(producer)
+    bias = producer.inputs[2] if len(producer.inputs) > 2 else None
+    if form is None or (bias is not None and not is_constant(bias)):
+        return f"the weights of {producer.name!r} are not constant"
+    if len(affine.data.uses()) > 1 or affine.data.is_graph_output():
+        return f"the output of {producer.name!r} has other readers"
+    weight = _array(producer.inputs[1])
+    groups = int_attribute(producer, "group", 1)
+    channels = weight.shape[form.channel_axis] * (groups if producer.op_type == "ConvTranspose" else 1)
+    beta = float_attribute(producer, "beta", 1.0)
+    old_bias = np.zeros(channels) if bias is None else beta * _array(bias).reshape(-1)
+    if not {affine.scale.size, affine.shift.size, old_bias.size} <= {1, channels}:
+        return f"{producer.name!r} has {channels} output channels, and not as many numbers to fold or to add"
+    _set_constant(graph, producer, 1, _scaled(weight, affine.scale, form.channel_axis, groups, producer.op_type))
+    if bias is None:
+        producer.resize_inputs(3)
+    if beta != 1.0:
+        producer.attributes["beta"] = ir.AttrFloat32("beta", 1.0)
+    _set_constant(graph, producer, 2, np.broadcast_to(old_bias * affine.scale + affine.shift, (channels,)))
+    _replace(graph, node, affine.data)
+    return ""
+
+
+def _scaled(weight: Float64Array, scale: Float64Array, axis: int, groups: int, op_type: str) -> Float64Array:
+    if scale.ndim == 0:
+        return weight * scale
+    if op_type != "ConvTranspose":
+        return weight * scale.reshape([-1 if i == axis else 1 for i in range(weight.ndim)])
+    # (Cin, Cout / groups, ...): output channel g * Cout / groups + j of group g lies at [Cin of g, j]
+    per_group = weight.reshape(groups, -1, *weight.shape[1:])
+    return (per_group * scale.reshape(groups, 1, -1, *[1] * (weight.ndim - 2))).reshape(weight.shape)
+
+
+def _replace(graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:
+    output = node.outputs[0]
+    name, is_output = output.name, output.is_graph_output()
+    output.replace_all_uses_with(value, replace_graph_outputs=True)
+    graph.remove(node, safe=True)
+    if is_output:  # the names of a network's outputs survive
+        value.name = name
+        value.type, value.shape = output.type, output.shape
+
+
+def _set_constant(graph: ir.Graph, node: ir.Node, index: int, array: Float64Array) -> None:
+    """Give `node` its own constant at input `index`, in the dtype of its weight; the old one goes with its last reader."""
+    old = node.inputs[index]
+    dtype = constant_array(node.inputs[1]).dtype
+    stem = str(old.name) if old is not None else f"{node.name}/bias"
+    name = next(name for n in count() if (name := f"{stem}/folded{n or ''}") not in graph.initializers)
+    node.replace_input_with(index, add_initializer(graph, name, array.astype(dtype)))
+
+
+def _array(value: ir.Value | None) -> Float64Array:
+    return constant_array(value).astype(np.float64)

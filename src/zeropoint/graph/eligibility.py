@@ -1,0 +1,52 @@
+"""Say why a weighted operator cannot be quantized, or does not pay."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx_ir as ir
+
+from zeropoint.graph.facts import Facts
+from zeropoint.graph.initializers import constant_array
+from zeropoint.graph.operators import int_attribute, is_constant, weighted
+from zeropoint.targets import Target
+
+FLOAT32 = np.dtype(np.float32)
+
+
+def why_not(node: ir.Node, facts: Facts, target: Target) -> str:
+    """Return why the Conv, ConvTranspose, Gemm or MatMul `node` should stay in float for `target`, or ""."""
+    operands = node.inputs[:2]
+    unseen = [value.name for value in operands if value is not None and str(value.name) not in facts]
+    if unseen:
+        return f"{unseen[0]!r} was not computed when the network ran"
+    dtypes = {facts[str(value.name)].dtype for value in operands if value is not None}
+    if dtypes != {FLOAT32}:
+        return f"it computes in {', '.join(sorted(map(str, dtypes)))}, expected float32"
+    if all(is_constant(value) for value in operands):
+        return "both operands are constant"
+    if weighted(node) is None and node.op_type != "MatMul":
+        return "its weight is computed, not constant"
+    weight = node.inputs[1]
+    if is_constant(weight) and not np.isfinite(constant_array(weight)).all():
+        return f"its weight {weight.name!r} holds NaN or Inf"  # type: ignore[union-attr]
+    channels, depth = _channels_and_depth(node, facts)
+    if min(channels, depth) < target.min_channels:
+        return f"{depth} input and {channels} output channels; below {target.min_channels} {target.name} has no integer kernel that pays"
+    return ""
+
+
+def _channels_and_depth(node: ir.Node, facts: Facts) -> tuple[int, int]:
+    """Output channels, and the input channels that one of them could see; for a MatMul, columns and inner dimension."""
+    shape = facts[str(node.inputs[1].name)].shape  # type: ignore[union-attr]
+    match node.op_type:
+        case "Conv":
+            return shape[0], shape[1] * int_attribute(node, "group", 1)
+        case "ConvTranspose":
+            return shape[1] * int_attribute(node, "group", 1), shape[0]
+        case "Gemm":
+            return (shape[0], shape[1]) if int_attribute(node, "transB", 0) else (shape[1], shape[0])
+        case _:
+            left = facts[str(node.inputs[0].name)].shape  # type: ignore[union-attr]
+            return (shape[-1] if len(shape) > 1 else math.prod(left[:-1])), left[-1]

@@ -1,0 +1,251 @@
+"""Find the sites: the tensors that take a Q/DQ pair, and the node inputs that read them through it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+import onnx_ir as ir
+
+from zeropoint.graph.eligibility import why_not
+from zeropoint.graph.facts import Facts
+from zeropoint.graph.operators import is_constant, is_default_domain, moved_inputs, weighted
+from zeropoint.notes import Note
+from zeropoint.plan import Reader
+from zeropoint.targets import Role, Target
+
+RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
+WEIGHTED_ROLES = frozenset({Role.WEIGHTED, Role.WEIGHTED_TO_CODES})
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One activation to quantize. Sites of the same `group` share one scale."""
+
+    tensor: str
+    readers: tuple[Reader, ...]
+    group: str
+
+
+@dataclass(frozen=True, slots=True)
+class WeightUse:
+    """One node input that reads a weight, the activation that meets it there, and the bias that is added, if constant."""
+
+    reader: Reader
+    data: str
+    bias: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class WeightSite:
+    """A constant weight; `axis` holds its output channels, None asks for one scale."""
+
+    tensor: str
+    axis: int | None
+    uses: tuple[WeightUse, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """All sites of a network for a target, and a note for each operator that could hold integers but stays in float."""
+
+    activations: tuple[Site, ...]
+    weights: tuple[WeightSite, ...]
+    notes: tuple[Note, ...]
+
+
+@dataclass(slots=True)
+class _Draft:
+    """What the walk over the graph has found so far.
+
+    readers: per site, who asked for codes. integer: tensors that an integer kernel computes. codes: those that it must write
+    as codes. depth: per tensor, the longest path from an input.
+    """
+
+    readers: dict[ir.Value, list[Reader]] = field(default_factory=dict)
+    integer: set[ir.Value] = field(default_factory=set)
+    codes: set[ir.Value] = field(default_factory=set)
+    depth: dict[ir.Value, int] = field(default_factory=dict)
+    weights: dict[str, list[tuple[int | None, WeightUse]]] = field(default_factory=dict)
+    notes: list[Note] = field(default_factory=list)
+
+    def demand(self, node: ir.Node, index: int) -> None:
+        """Let `node` read its input `index` through a Q/DQ pair."""
+        value = node.inputs[index]
+        if value is not None:
+            self.readers.setdefault(value, []).append(Reader(str(node.name), index))
+
+    def note(self, node: ir.Node, reason: str) -> None:
+        """Say why `node` stays in float."""
+        self.notes.append(Note(str(node.name), f"{node.op_type} stays in float: {reason}"))
+
+
+def find_sites(model: ir.Model, facts: Facts, target: Target, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Placement:
+    """Return where `target` wants Q/DQ pairs in the prepared `model`.
+
+    `include` and `exclude` are shell patterns over node names and operator types: operators that the target holds back are
+    quantized where included, and excluded nodes stay in float.
+    """
+    draft = _Draft()
+    for node in model.graph:
+        deepest = max((draft.depth.get(value, 0) for value in node.inputs if value is not None), default=0)
+        draft.depth.update(dict.fromkeys(node.outputs, deepest + 1))
+        role = _role(draft, node, target, include=include, exclude=exclude)
+        if role in WEIGHTED_ROLES:
+            _place_weighted(draft, node, facts, target, to_codes=role is Role.WEIGHTED_TO_CODES)
+        elif role is Role.JOINS:
+            _place_joining(draft, node, target)
+        elif role is Role.READS and node.inputs[0] in draft.integer:
+            draft.demand(node, 0)
+        elif role is Role.RESIDUAL:
+            _place_residual(draft, node, target)
+        elif role is Role.MOVES:
+            _place_moving(draft, node, target)
+    _spread_codes(draft, model.graph)
+    groups = _groups(draft, target)
+    activations = tuple(Site(str(v.name), tuple(readers), str(groups[v].name)) for v, readers in draft.readers.items() if readers)
+    return Placement(activations, _weight_sites(draft), tuple(draft.notes))
+
+
+def _role(draft: _Draft, node: ir.Node, target: Target, *, include: Sequence[str], exclude: Sequence[str]) -> Role | None:
+    role = target.operators.get(node.op_type) if is_default_domain(node) else None
+    if role is None:
+        if node.op_type in RECURRENT:
+            draft.note(node, f"{target.name} has no integer kernel for it")
+        return None
+    if role not in (Role.MOVES, Role.FUSES) and _matches(node, exclude):
+        draft.note(node, "excluded by name or operator type")
+        return None
+    if role is Role.HELD_BACK:
+        if _matches(node, include):
+            return Role.WEIGHTED
+        draft.note(node, f"it seldom pays on {target.name}; include it by name or operator type to quantize it")
+        return None
+    return role
+
+
+def _matches(node: ir.Node, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(str(node.name), pattern) or node.op_type == pattern for pattern in patterns)
+
+
+def _place_weighted(draft: _Draft, node: ir.Node, facts: Facts, target: Target, *, to_codes: bool) -> None:
+    reason = why_not(node, facts, target)
+    result = _end_of_fusion(node.outputs[0], target)
+    if not reason and to_codes and result.is_graph_output():
+        reason = f"it computes a network output, and outputs are never quantized, which its integer kernel on {target.name} needs"
+    if reason:
+        draft.note(node, reason)
+        return
+    form = weighted(node)
+    if form is None:
+        draft.demand(node, 0)
+        draft.demand(node, 1)
+    else:
+        draft.demand(node, form.data)
+        bias = node.inputs[form.bias] if form.bias is not None and len(node.inputs) > form.bias else None
+        weight, data = node.inputs[form.weight], node.inputs[form.data]
+        rank = len(weight.shape)  # type: ignore[arg-type, union-attr]
+        use = WeightUse(Reader(str(node.name), form.weight), str(data.name), str(bias.name) if is_constant(bias) else None)  # type: ignore[union-attr]
+        axis = form.channel_axis % rank if rank > 1 else None
+        draft.weights.setdefault(str(weight.name), []).append((axis, use))  # type: ignore[union-attr]
+    _write_integers(draft, result, to_codes=to_codes)
+
+
+def _write_integers(draft: _Draft, value: ir.Value, *, to_codes: bool) -> None:
+    draft.integer.add(value)
+    if to_codes:
+        draft.codes.add(value)
+        draft.readers.setdefault(value, [])
+
+
+def _end_of_fusion(value: ir.Value, target: Target) -> ir.Value:
+    """The tensor behind the activations that fuse into the operator computing `value`."""
+    while not value.is_graph_output() and len(value.uses()) == 1:
+        [(node, index)] = value.uses()
+        if index != 0 or not is_default_domain(node) or target.operators.get(node.op_type) is not Role.FUSES:
+            break
+        value = node.outputs[0]
+    return value
+
+
+def _place_joining(draft: _Draft, node: ir.Node, target: Target) -> None:
+    result = _end_of_fusion(node.outputs[0], target)
+    if not all(value in draft.integer for value in node.inputs):
+        if any(value in draft.integer for value in node.inputs):
+            draft.note(node, "not all of its inputs come from integer kernels")
+    elif result.is_graph_output():
+        draft.note(node, "it computes a network output, and outputs are never quantized")
+    else:
+        for index in range(len(node.inputs)):
+            draft.demand(node, index)
+        _write_integers(draft, result, to_codes=True)
+
+
+def _place_residual(draft: _Draft, node: ir.Node, target: Target) -> None:
+    main = [value for value in node.inputs if value in draft.integer and _is_fusable_convolution(value)]
+    if not main or any(is_constant(value) for value in node.inputs):
+        return
+    deepest = max(main, key=lambda value: draft.depth.get(value, 0))
+    draft.demand(node, 1 - node.inputs.index(deepest))
+    _write_integers(draft, _end_of_fusion(node.outputs[0], target), to_codes=False)
+
+
+def _is_fusable_convolution(value: ir.Value | None) -> bool:
+    producer = value.producer() if value is not None else None
+    return producer is not None and producer.op_type == "Conv" and len(value.uses()) == 1  # type: ignore[union-attr]
+
+
+def _place_moving(draft: _Draft, node: ir.Node, target: Target) -> None:
+    indices = moved_inputs(node)
+    if not indices or not all(node.inputs[index] in draft.integer for index in indices):
+        return
+    to_codes = target.codes_everywhere and not any(value.is_graph_output() for value in node.outputs)
+    for index in indices if to_codes else ():
+        draft.demand(node, index)
+    for value in node.outputs:
+        _write_integers(draft, value, to_codes=to_codes)
+
+
+def _spread_codes(draft: _Draft, graph: ir.Graph) -> None:
+    """Let every reader of a tensor that a kernel writes as codes read those: a float beside them would undo the fusion."""
+    for value in draft.codes:
+        draft.readers[value] = [Reader(str(node.name), index) for node, index in value.uses() if node.graph is graph]
+
+
+def _groups(draft: _Draft, target: Target) -> dict[ir.Value, ir.Value]:
+    """Per site, the site that its group is named after: sites along operators that only move values share one scale."""
+    parent = {value: value for value in draft.readers}
+
+    def root(value: ir.Value) -> ir.Value:
+        while parent[value] is not value:
+            value = parent[value]
+        return value
+
+    for value in draft.readers:
+        for source in _moved_from(value, draft, target):
+            parent[root(value)] = root(source)
+    return {value: root(value) for value in draft.readers}
+
+
+def _moved_from(value: ir.Value, draft: _Draft, target: Target) -> Iterator[ir.Value]:
+    """The nearest sites upstream of `value` along operators that only move values."""
+    node = value.producer()
+    if node is None or not is_default_domain(node) or target.operators.get(node.op_type) is not Role.MOVES:
+        return
+    for index in moved_inputs(node):
+        source = node.inputs[index]
+        if source in draft.readers:
+            yield source
+        elif source is not None:
+            yield from _moved_from(source, draft, target)
+
+
+def _weight_sites(draft: _Draft) -> tuple[WeightSite, ...]:
+    sites = []
+    for name, uses in draft.weights.items():
+        axes = {axis for axis, _ in uses}
+        if len(axes) > 1:
+            draft.notes.append(Note(name, "one scale for the whole weight: its readers have their output channels on different axes"))
+        sites.append(WeightSite(name, axes.pop() if len(axes) == 1 else None, tuple(use for _, use in uses)))
+    return tuple(sites)

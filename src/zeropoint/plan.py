@@ -1,0 +1,220 @@
+"""The plan: per tensor, what was decided and why. It can be saved, read, diffed, edited by hand and started from.
+
+A plan alone is enough to turn the prepared network into the quantized one: each entry names a tensor, the node inputs that read it
+through a Q/DQ pair, and the numbers of that pair. `docs/plan.md` describes the file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from zeropoint.errors import PlanError, RecipeError
+from zeropoint.notes import Note
+from zeropoint.numerics.affine import QParams, qparams_from_range
+from zeropoint.numerics.formats import FORMATS
+from zeropoint.numerics.spec import PerChannel, PerTensor, Spec
+
+VERSION = 1
+Role = Literal["activation", "weight", "bias"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Reader:
+    """One node input: the node's name and the position of the input."""
+
+    node: str
+    input: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """The decision for one tensor.
+
+    scale and zero_point have one number per tensor, or one per index of `axis`. `range` is what the solver chose for an
+    activation and () elsewhere. `readers` are the node inputs that see the dequantized tensor; all others keep the float one.
+    """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    tensor: str
+    role: Role
+    format: str
+    symmetric: bool
+    narrow: bool = False
+    axis: int | None = None
+    range: tuple[float, ...] = ()
+    scale: tuple[float, ...] = ()
+    zero_point: tuple[int, ...] = ()
+    solver: str
+    reason: str
+    group: str = ""
+    readers: tuple[Reader, ...]
+
+    @property
+    def spec(self) -> Spec:
+        """The intent behind the numbers."""
+        granularity = PerTensor() if self.axis is None else PerChannel(self.axis)
+        return Spec(FORMATS[self.format], self.symmetric, granularity, self.narrow)
+
+    def qparams(self) -> QParams:
+        """Return the numbers as arrays, for numerics.affine."""
+        shape = () if self.axis is None else (-1,)
+        scale = np.asarray(self.scale, np.float32).reshape(shape)
+        zero_point = np.broadcast_to(np.asarray(self.zero_point, FORMATS[self.format].dtype).reshape(-1), scale.reshape(-1).shape)
+        return QParams(scale, zero_point.reshape(shape), self.spec.format, self.spec.granularity, self.narrow)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """What a plan was made from: enough to make it again. model_sha256 is of the file or bytes that were given."""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    zeropoint: str = ""
+    onnxruntime: str = ""
+    model_sha256: str = ""
+    calibration_data: str = ""
+    batch_size: int = 1
+    solver: str = ""
+    weight_solver: str = ""
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """All decisions for one network and one target, with the nodes that stay in float and why."""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    version: int = VERSION
+    target: str
+    entries: tuple[Entry, ...]
+    notes: tuple[Note, ...] = ()
+    provenance: Provenance = Provenance()
+
+    def entry(self, tensor: str) -> Entry:
+        """Return the entry of `tensor`.
+
+        Raises:
+            KeyError: the plan leaves that tensor in float.
+        """
+        for entry in self.entries:
+            if entry.tensor == tensor:
+                return entry
+        raise KeyError(tensor)
+
+    @property
+    def tensors(self) -> frozenset[str]:
+        """The names of the tensors that are quantized."""
+        return frozenset(entry.tensor for entry in self.entries)
+
+
+def numbers(qparams: QParams) -> tuple[tuple[float, ...], tuple[int, ...]]:
+    """Return scale and zero point as an entry holds them: shortest decimals that read back as the same float32; equal zero points once."""
+    scale = tuple(float(str(value)) for value in qparams.scale.reshape(-1))
+    zero_point = tuple(int(value) for value in qparams.zero_point.reshape(-1))
+    return scale, zero_point if len(set(zero_point)) > 1 else zero_point[:1]
+
+
+def to_json(plan: Plan) -> str:
+    """Return the plan as readable JSON: a line for each field, also where that is a list of a thousand scales; defaults left out."""
+    told = {"version": plan.version, "target": plan.target, "provenance": asdict(plan.provenance)}
+    head = [f'"{name}": {json.dumps(value)}' for name, value in told.items()]
+    entries = ",\n".join(_entry_json(entry) for entry in plan.entries)
+    notes = ",\n".join("  " + json.dumps(asdict(note)) for note in plan.notes)
+    return "{\n" + ",\n".join([*head, f'"entries": [\n{entries}\n]', f'"notes": [\n{notes}\n]']) + "\n}\n"
+
+
+def _entry_json(entry: Entry) -> str:
+    defaults = {field.name: field.default for field in fields(entry)}
+    told = {name: value for name, value in asdict(entry).items() if value != defaults[name]}
+    return "  {\n" + ",\n".join(f'    "{name}": {json.dumps(value)}' for name, value in told.items()) + "\n  }"
+
+
+def from_json(text: str, *, source: str = "plan") -> Plan:
+    """Read a plan, also one edited by hand.
+
+    An entry whose scale and zero point were removed gets them from its range; an entry that has both must have them agree.
+
+    Raises:
+        PlanError: malformed, of another version, or inconsistent; the message names the entry and field.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        plan = TypeAdapter(Plan).validate_json(text, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the text"
+        raise PlanError(
+            f"{source}: {where}: {first['msg']}, found {str(first['input'])[:80]!r}; compare with a plan that quantize wrote"
+        ) from None
+    if plan.version != VERSION:
+        raise PlanError(f"{source}: version: found {plan.version}, expected {VERSION}; make the plan again with this zeropoint")
+    repeated = [tensor for tensor, times in Counter(entry.tensor for entry in plan.entries).items() if times > 1]
+    if repeated:
+        raise PlanError(f"{source}: entries: found {repeated[0]!r} more than once, expected one entry for each tensor; remove the others")
+    return replace(plan, entries=tuple(_completed(entry, source) for entry in plan.entries))
+
+
+def load_plan(path: str | Path) -> Plan:
+    """Read a plan from a file.
+
+    Raises:
+        PlanError: there is no such file, or it holds no valid plan.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlanError(f"plan {path}: cannot be read ({error}); expected the JSON file that quantize wrote beside its model") from None
+    return from_json(text, source=str(path))
+
+
+def _completed(entry: Entry, source: str) -> Entry:
+    where = f"{source}: entry {entry.tensor!r}"
+    if entry.format not in FORMATS:
+        raise PlanError(f"{where}: format: found {entry.format!r}, expected one of {', '.join(FORMATS)}")
+    from_range = _numbers_from_range(entry, where)
+    if not entry.scale:
+        if not from_range:
+            raise PlanError(f"{where}: found neither scale nor range, expected one of them")
+        return replace(entry, scale=from_range[0], zero_point=from_range[1])
+    _check_numbers(entry, where)
+    if from_range and not (np.allclose(entry.scale, from_range[0], rtol=1e-5) and entry.zero_point == from_range[1]):
+        raise PlanError(
+            f"{where}: range {list(entry.range)} gives scale {from_range[0]} and zero point {from_range[1]}, found {entry.scale} and "
+            f"{entry.zero_point}; remove scale and zero_point to have them made from the range, or range to keep them"
+        )
+    return entry
+
+
+def _numbers_from_range(entry: Entry, where: str) -> tuple[tuple[float, ...], tuple[int, ...]] | None:
+    if not entry.range:
+        return None
+    if len(entry.range) != 2:
+        raise PlanError(f"{where}: range: found {len(entry.range)} numbers, expected [lo, hi]")
+    try:
+        return numbers(qparams_from_range(*entry.range, spec=entry.spec))
+    except RecipeError as error:
+        raise PlanError(f"{where}: {error}") from None
+
+
+def _check_numbers(entry: Entry, where: str) -> None:
+    format = FORMATS[entry.format]
+    if not all(0 < value <= np.finfo(np.float32).max for value in entry.scale):
+        raise PlanError(f"{where}: scale: found {min(entry.scale)}, expected positive finite numbers")
+    if len(entry.zero_point) not in (1, len(entry.scale)) or (entry.axis is None and len(entry.scale) != 1):
+        raise PlanError(
+            f"{where}: found {len(entry.scale)} scales and {len(entry.zero_point)} zero points with axis {entry.axis}, expected one scale "
+            "per tensor, or one per index of the axis, and as many zero points or a single one"
+        )
+    if not all(format.qmin <= value <= format.qmax for value in entry.zero_point):
+        raise PlanError(f"{where}: zero_point: found {entry.zero_point}, expected codes of {format.name}, {format.qmin} to {format.qmax}")
+    if entry.symmetric and any(entry.zero_point):
+        raise PlanError(f"{where}: zero_point: found {entry.zero_point} in a symmetric entry, expected 0; or set symmetric to false")

@@ -1,0 +1,43 @@
+"""What the user asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from zeropoint.errors import RecipeError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """The options that decide the numbers in the result.
+
+    solver, weight_solver: how the ranges of activations and of weights are found. samples: how many samples calibrate.
+    batch_size: how many of them are fed at once where the network's batch axis is dynamic. include, exclude: shell patterns over
+    node names, or operator types. weight_storage: weights in the file as integers, or as floats behind a Q/DQ pair.
+    """
+
+    solver: str = "auto"
+    weight_solver: Literal["mse", "minmax"] = "mse"
+    samples: int = 128
+    batch_size: int = 1
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    weight_storage: Literal["integer", "float"] = "integer"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            RecipeError: one of them is impossible.
+        """
+        for name, value in (("samples", self.samples), ("batch_size", self.batch_size)):
+            if value < 1:
+                raise RecipeError(f"{name}: found {value}, expected at least 1")
+        for name, found, known in (
+            ("weight_solver", self.weight_solver, ("mse", "minmax")),
+            ("weight_storage", self.weight_storage, ("integer", "float")),
+        ):
+            if found not in known:
+                raise RecipeError(f"{name}: found {found!r}, expected one of {', '.join(known)}")
