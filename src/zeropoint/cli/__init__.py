@@ -1,0 +1,23 @@
+"""The command line: parse, call one function of zeropoint.api, render. Owns typer and rich."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the `zeropoint` command.
+
+    A user's mistake is one paragraph and exit code 2, a failed quality gate is 3, and neither shows a traceback.
+    """
+    from zeropoint.cli.app import app
+    from zeropoint.cli.render import show_error
+    from zeropoint.errors import ZeropointError
+
+    try:
+        app()
+    except ZeropointError as error:
+        show_error(error)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,137 @@
+"""Draw results in a terminal, or as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from zeropoint.calibrate import Progress as Report
+from zeropoint.calibrate import silent
+from zeropoint.errors import ZeropointError
+from zeropoint.lint import Finding
+from zeropoint.notes import Note
+from zeropoint.result import Result, summary_rows, verdict
+
+MOST_NOTES = 12
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def progress(*, shown: bool) -> Iterator[Report]:
+    """Give a progress callback that draws a bar for each stage on standard error, or one that does nothing."""
+    if not shown or not errors.is_terminal:
+        yield silent
+        return
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=errors, transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def report(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield report
+
+
+def show_error(error: ZeropointError) -> None:
+    """Print an error as one paragraph."""
+    errors.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
+
+
+def show_result(result: Result, written: Sequence[Path]) -> None:
+    """Print the verdict, one table, what stayed in float, and the next command."""
+    broken = bool(result.evidence.findings) or (result.evidence.latency is not None and result.evidence.latency.ratio >= 1)
+    console.print(Text(verdict(result), style="bold red" if broken else "bold green"), soft_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for header, justify in (("", "left"), ("float", "right"), ("quantized", "right"), ("", "left")):
+        table.add_column(header, justify=justify)  # type: ignore[arg-type]
+    for row in summary_rows(result.evidence):
+        table.add_row(row.what, row.float_value, row.quantized_value, row.comparison)
+    console.print(table)
+    if result.plan.provenance.calibration_data:
+        console.print(Text(f"calibrated on {result.plan.provenance.calibration_data}"), soft_wrap=True)
+    if result.evidence.evaluation_data:
+        console.print(Text(f"judged on {result.evidence.evaluation_data}"), soft_wrap=True)
+    _show_notes(result.notes, plan=written[1])
+    console.print(Text(f"\nwrote {written[0]} and {written[1]}"), soft_wrap=True)
+    console.print(Text(f"next: {result.next_command(written[0])}", style="bold"), soft_wrap=True)
+
+
+def _show_notes(notes: Sequence[Note], *, plan: Path) -> None:
+    if not notes:
+        return
+    console.print("\nnotes")
+    lines = [
+        (reason, [note.where for note in found]) for reason, found in groupby(sorted(notes, key=lambda n: n.reason), lambda n: n.reason)
+    ]
+    for reason, places in lines[:MOST_NOTES]:
+        where = places[0] if len(places) == 1 else f"{places[0]} and {len(places) - 1} more"
+        console.print(Text.assemble("  ", (where, "cyan"), f": {reason}"), soft_wrap=True)
+    if len(lines) > MOST_NOTES:
+        console.print(f"  and {len(lines) - MOST_NOTES} other reasons: see {plan}", markup=False)
+
+
+def show_findings(findings: Sequence[Finding], *, model: Path, target: str) -> None:
+    """Print what breaks a target's rules, grouped by rule, or that nothing does."""
+    if not findings:
+        console.print(Text(f"{model} keeps the rules of {target}", style="bold green"), soft_wrap=True)
+        return
+    console.print(Text(f"{model} breaks rules of {target} in {len(findings)} places", style="bold red"), soft_wrap=True)
+    for rule, found in groupby(sorted(findings, key=lambda finding: finding.rule), lambda finding: finding.rule):
+        places = list(found)
+        console.print(Text.assemble("\n", (rule, "bold"), f" ({len(places)})"))
+        console.print(Text(f"  remedy: {places[0].remedy}"), soft_wrap=True)
+        for finding in places[:MOST_NOTES]:
+            console.print(Text.assemble("  ", (finding.node, "cyan"), f": {finding.message}"), soft_wrap=True)
+        if len(places) > MOST_NOTES:
+            console.print(f"  and {len(places) - MOST_NOTES} more; --json lists all")
+
+
+def result_document(result: Result, written: Sequence[Path]) -> dict[str, Any]:
+    """Return what `quantize --json` prints."""
+    return {
+        "model": str(written[0]),
+        "plan": str(written[1]),
+        "target": result.plan.target,
+        "verdict": verdict(result),
+        "evidence": document(result.evidence),
+        "provenance": document(result.plan.provenance),
+        "notes": [document(note) for note in result.notes],
+        "next": result.next_command(written[0]),
+    }
+
+
+def document(value: Any) -> Any:
+    """Return a dataclass as JSON values; infinities, which JSON lacks, become strings."""
+    return _finite(asdict(value))
+
+
+def _finite(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _finite(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_finite(item) for item in value]
+        case float() if not math.isfinite(value):
+            return str(value)
+        case _:
+            return value
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document on standard output."""
+    console.file.write(json.dumps(value, indent=2) + "\n")

@@ -1,0 +1,1 @@
+"""Measure a finished model against the float one: fidelity, accuracy, size, coverage and latency."""

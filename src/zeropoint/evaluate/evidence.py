@@ -1,0 +1,50 @@
+"""Everything measured on a finished model, with how it was measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zeropoint.evaluate.fidelity import OutputFidelity
+from zeropoint.evaluate.latency import Latency
+from zeropoint.graph.model import Model
+from zeropoint.graph.operators import is_default_domain
+from zeropoint.lint import Finding
+from zeropoint.notes import Note
+from zeropoint.plan import Plan
+from zeropoint.targets import Role, Target
+
+COMPUTING = frozenset(Role) - {Role.MOVES, Role.FUSES}
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How many operators that the target could compute in integers do; the rest are in the plan's notes."""
+
+    quantized: int
+    candidates: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What was measured, on what: file sizes in bytes, and None for what was not measured."""
+
+    float_bytes: int
+    quantized_bytes: int
+    coverage: Coverage
+    fidelity: tuple[OutputFidelity, ...] = ()
+    latency: Latency | None = None
+    evaluation_data: str = ""
+    findings: tuple[Finding, ...] = ()
+    notes: tuple[Note, ...] = ()
+
+    @property
+    def size_ratio(self) -> float:
+        """Quantized size over float size."""
+        return self.quantized_bytes / self.float_bytes
+
+
+def coverage(model: Model, plan: Plan, target: Target) -> Coverage:
+    """Count the operators of the prepared float `model` that `plan` computes in integers, and those that it says could be but are not."""
+    computing = {str(node.name) for node in model.graph if is_default_domain(node) and target.operators.get(node.op_type) in COMPUTING}
+    reading = {reader.node for entry in plan.entries for reader in entry.readers} & computing
+    return Coverage(len(reading), len(reading | ({note.where for note in plan.notes} & computing)))

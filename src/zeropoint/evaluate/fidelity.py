@@ -1,0 +1,125 @@
+"""Compare the outputs of two networks over the same feeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from zeropoint.data.inputs import Feed
+from zeropoint.errors import DataError
+
+Array = npt.NDArray[np.generic]
+Run = Callable[[Feed], Mapping[str, Array]]
+Labels = npt.NDArray[np.int64]
+LOGITS_RANK = 2
+WORST_PERCENTILE = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputFidelity:
+    """How near one output stays to the float network's, over all samples.
+
+    sqnr_db: 10 log10 of signal over error energy; median and worst are of the samples' own values, the worst being their 1st
+    percentile. agreement: share of samples with the same largest class; accuracies: share that equals the label; None where the
+    output does not look like logits, or there are no labels.
+    """
+
+    output: str
+    sqnr_db: float
+    sqnr_median_db: float
+    sqnr_worst_db: float
+    cosine: float
+    max_error: float
+    agreement: float | None
+    float_accuracy: float | None
+    accuracy: float | None
+
+
+@dataclass(slots=True)
+class _Sums:
+    signal: list[float] = field(default_factory=list)  # per sample
+    error: list[float] = field(default_factory=list)
+    dot: float = 0.0
+    energy: float = 0.0
+    max_error: float = 0.0
+    predictions: list[tuple[int, int]] = field(default_factory=list)  # float's and quantized's largest class
+    is_logits: bool = True
+
+
+def compare_outputs(reference: Run, quantized: Run, feeds: Iterable[Feed], *, labels: Labels | None = None) -> tuple[OutputFidelity, ...]:
+    """Run both networks on all `feeds` and return the fidelity of each output that is a float or integer tensor.
+
+    `labels` (samples,) are class indices in the order of the feeds; accuracy is judged on outputs that look like logits: of shape
+    (samples, classes) and not of unit length, as embeddings are.
+
+    Raises:
+        DataError: there are no feeds, or not as many labels as samples.
+    """
+    sums: dict[str, _Sums] = {}
+    for feed in feeds:
+        ours = quantized(feed)
+        for name, theirs in reference(feed).items():
+            # Sequences and optionals come back as lists and None, whatever the runtime's signature says.
+            if hasattr(theirs, "dtype") and theirs.dtype.kind in "fiu":
+                _add(sums.setdefault(name, _Sums()), theirs, ours[name])
+    if not sums:
+        raise DataError(
+            "evaluation data: found no samples, expected at least one; give --eval-data, or more samples than calibration takes"
+        )
+    return tuple(_fidelity(name, found, labels) for name, found in sums.items())
+
+
+def _add(sums: _Sums, reference: Array, actual: Array) -> None:
+    ref, act = reference.astype(np.float64), actual.astype(np.float64)
+    samples = ref.shape[0] if ref.ndim else 1
+    ref, act = ref.reshape(samples, -1), act.reshape(samples, -1)
+    sums.signal += np.square(ref).sum(axis=1).tolist()
+    sums.error += np.square(ref - act).sum(axis=1).tolist()
+    sums.dot += float((ref * act).sum())
+    sums.energy += float(np.square(act).sum())
+    sums.max_error = max(sums.max_error, float(np.abs(ref - act).max(initial=0.0)))
+    sums.is_logits &= _looks_like_logits(reference)
+    if sums.is_logits:
+        sums.predictions += zip(ref.argmax(axis=1).tolist(), act.argmax(axis=1).tolist(), strict=True)
+
+
+def _looks_like_logits(output: npt.NDArray[Any]) -> bool:
+    if output.ndim != LOGITS_RANK or output.shape[1] < 2 or output.dtype.kind != "f":
+        return False
+    return not np.allclose(np.square(output).sum(axis=1), 1.0, atol=1e-3) or bool((output >= 0).all())
+
+
+def _fidelity(name: str, sums: _Sums, labels: Labels | None) -> OutputFidelity:
+    signal, error = np.asarray(sums.signal), np.asarray(sums.error)
+    per_sample = _decibels(signal, error)
+    ours = np.asarray(sums.predictions, np.int64).reshape(-1, 2) if sums.is_logits else None
+    if ours is not None and labels is not None and len(labels) != len(ours):
+        raise DataError(f"labels: found {len(labels)} for {len(ours)} samples, expected one for each")
+    judged = ours is not None and labels is not None
+    return OutputFidelity(
+        output=name,
+        sqnr_db=float(_decibels(signal.sum(), error.sum())),
+        sqnr_median_db=float(np.median(per_sample)),
+        sqnr_worst_db=float(np.percentile(per_sample, WORST_PERCENTILE, method="lower")),
+        cosine=_cosine(sums.dot, signal.sum(), sums.energy),
+        max_error=sums.max_error,
+        agreement=float((ours[:, 0] == ours[:, 1]).mean()) if ours is not None else None,
+        float_accuracy=float((ours[:, 0] == labels).mean()) if judged else None,  # type: ignore[index]
+        accuracy=float((ours[:, 1] == labels).mean()) if judged else None,  # type: ignore[index]
+    )
+
+
+def _cosine(dot: float, energy_a: float, energy_b: float) -> float:
+    if energy_a == 0.0 or energy_b == 0.0:
+        return float(energy_a == energy_b)
+    return dot / float(np.sqrt(energy_a * energy_b))
+
+
+def _decibels(signal: npt.ArrayLike, error: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        decibels = 10.0 * np.log10(np.asarray(signal, np.float64) / np.asarray(error, np.float64))
+    return np.where(np.asarray(error) == 0.0, np.inf, decibels)
