@@ -87,7 +87,7 @@ def observe(x: npt.ArrayLike) -> TensorStatistic:
 
 def _flat32(x: npt.ArrayLike) -> npt.NDArray[np.float32]:
     array = np.asarray(x)
-    if array.dtype.kind in "cbOSUmM":
+    if array.dtype.kind in "cbOSUmM" or array.dtype.type is np.void:  # bfloat16 and its like are of kind V too
         raise DataError(f"statistic: found an array of {array.dtype}, expected real numbers; convert it to float32 first")
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         return np.ascontiguousarray(array, np.float32).reshape(-1)
@@ -154,7 +154,7 @@ def magnitude(statistic: TensorStatistic) -> TensorStatistic:
     first = int(np.searchsorted(statistic.buckets, NEGATIVE_ZERO))  # the sign is the key's first bit: negative values come last
     count = statistic.count
     low = max(0.0, statistic.minimum, -statistic.maximum) if count else math.inf
-    high = max(-statistic.minimum, statistic.maximum) if count else -math.inf
+    high = max(0.0, -statistic.minimum, statistic.maximum) if count else -math.inf
     others = statistic.nan_count, statistic.inf_count
     plus = _frozen(count, (low, high), others, statistic.buckets[:first].copy(), statistic.counts[:first].copy())
     minus = _frozen(0, (low, high), (0, 0), statistic.buckets[first:] & MAGNITUDE, statistic.counts[first:].copy())

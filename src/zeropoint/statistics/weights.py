@@ -39,7 +39,8 @@ def weight_range(weight: npt.ArrayLike, spec: Spec, solver: Literal["mse", "minm
     """
     if solver not in ("mse", "minmax"):
         raise RecipeError(f"weight solver: found {solver!r}, expected mse or minmax")
-    array = np.asarray(weight, np.float32)
+    with np.errstate(over="ignore"):  # what overflows float32 becomes an infinity, which is refused
+        array = np.asarray(weight, np.float32)
     rows, shape = _rows(array, spec)
     lo, hi = _min_max(rows, spec)
     if solver == "mse":

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from zeropoint.errors import RecipeError
 from zeropoint.numerics.affine import Range
 from zeropoint.numerics.spec import Spec
-from zeropoint.statistics.histogram import Histogram, histogram
+from zeropoint.statistics.histogram import Histogram, histogram, quantile
 from zeropoint.statistics.solvers.minmax import covering
 from zeropoint.statistics.tensor import TensorStatistic, magnitude
 
@@ -31,8 +31,9 @@ class Entropy:
     levels; a candidate keeps the first i of them, the rest being clipped into its last one, and is quantized to as many codes as |x|
     has, each spread over its non-empty levels. It differs in four points. Exact zeros stay out: every candidate holds them
     exactly. Levels are shared out to codes evenly, whether or not i is a multiple. No candidate clips more than 1 % of the values:
-    one that clips nearly all is a single level, which tells nothing apart. And where the threshold falls below an eighth of the
-    reference (one outlier is enough), the search is repeated on levels that end at twice the threshold.
+    one that clips nearly all is a single level, which tells nothing apart. And an outlier costs no resolution: the levels end at
+    `levels` / codes times the 99 % point of the non-zero values at most, and where the threshold falls below an eighth of them, the
+    search is repeated on levels that end at twice the threshold.
 
     Asymmetric ranges are [max(minimum, -threshold), min(maximum, threshold)]. Formats with more than a code for each eight levels
     (16 bits) keep min-max.
@@ -54,16 +55,22 @@ class Entropy:
             DataError: no finite value was seen.
         """
         whole = covering(statistic.minimum, statistic.maximum, spec=spec)
-        values = histogram(magnitude(statistic))
+        values = _nonzero(histogram(magnitude(statistic)))
         codes = _codes_of_magnitude(whole, spec)
-        if whole.lo == whole.hi or codes * RESOLVED > self.levels:
+        if values.counts.size == 0 or codes * RESOLVED > self.levels:
             return whole
-        end = float(values.hi[-1])
+        # The narrowest candidate has as many levels as codes: here it ends at the 99 % point, and a narrower one would clip too many.
+        end = min(float(values.hi[-1]), self.levels / codes * quantile(values, 1.0 - MOST_CLIPPED))
         threshold = _threshold(values, codes=codes, levels=self.levels, end=end)
         while threshold < NARROWEST * end:
             end = 2.0 * threshold
             threshold = _threshold(values, codes=codes, levels=self.levels, end=end)
         return Range(max(whole.lo, -threshold), min(whole.hi, threshold))
+
+
+def _nonzero(values: Histogram) -> Histogram:
+    kept = values.hi > 0.0
+    return Histogram(values.lo[kept], values.hi[kept], values.counts[kept])
 
 
 def _codes_of_magnitude(whole: Range, spec: Spec) -> int:
@@ -76,7 +83,7 @@ def _codes_of_magnitude(whole: Range, spec: Spec) -> int:
 def _threshold(values: Histogram, *, codes: int, levels: int, end: float) -> float:
     """Return the best threshold on levels that end at `end`, and `end` itself where there is none."""
     reference = _on_levels(values, levels=levels, end=end)
-    total = float(values.counts[values.hi > 0.0].sum())
+    total = float(values.total)
     kept = np.cumsum(reference)
     # A clipped value whose level is empty has no counterpart in the quantized distribution: it is infinitely far.
     candidates = np.flatnonzero((reference > 0.0) & (kept >= (1.0 - MOST_CLIPPED) * total)) + 1
@@ -88,10 +95,9 @@ def _threshold(values: Histogram, *, codes: int, levels: int, end: float) -> flo
 
 
 def _on_levels(values: Histogram, *, levels: int, end: float) -> Array64:
-    """Return how many non-zero values of |x| each of `levels` uniform levels of [0, end] holds, as float64 (levels,)."""
-    nonzero = values.hi > 0.0
-    position = np.stack([values.lo[nonzero], values.hi[nonzero]], axis=1).reshape(-1)
-    after = np.cumsum(values.counts[nonzero]).astype(np.float64)
+    """Return how many of the values each of `levels` uniform levels of [0, end] holds, as float64 (levels,)."""
+    position = np.stack([values.lo, values.hi], axis=1).reshape(-1)
+    after = np.cumsum(values.counts).astype(np.float64)
     cumulative = np.stack([np.append(0.0, after[:-1]), after], axis=1).reshape(-1)
     edges = np.linspace(0.0, end, levels + 1)
     return np.diff(np.interp(edges, position, cumulative))
