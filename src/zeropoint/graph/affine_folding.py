@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from zeropoint.graph.initializers import add_initializer, constant_array
-from zeropoint.graph.operators import float_attribute, int_attribute, is_constant, weighted
+from zeropoint.graph.initializers import Array, add_initializer, constant_array
+from zeropoint.graph.operators import float_attribute, int_attribute, is_constant, is_default_domain, weighted
+from zeropoint.graph.rewire import bypass
 from zeropoint.notes import Note
 
 Float64Array = npt.NDArray[np.float64]
@@ -31,14 +32,13 @@ class Affine:
     shift: Float64Array
 
 
+@np.errstate(all="ignore")  # what overflows is found where it would be stored
 def fold_affine(model: ir.Model) -> list[Note]:
     """Fold, in place, wherever the operator before has constant weights and no other reader; note each BatchNormalization left."""
     notes = []
-    for node in list(model.graph):
+    for node in [node for node in model.graph if is_default_domain(node)]:
         affine = _affine(node)
-        if affine is None:
-            continue
-        reason = _fold(model.graph, node, affine)
+        reason = _fold(model.graph, node, affine) if affine is not None else "it is in training mode, or its parameters are not constant"
         if reason and node.op_type == "BatchNormalization":
             notes.append(Note(str(node.name), f"BatchNormalization stays: {reason}"))
     return notes
@@ -73,7 +73,7 @@ def _affine(node: ir.Node) -> Affine | None:
 
 def _batch_normalization(node: ir.Node) -> Affine | None:
     data, *parameters = node.inputs
-    trains = int_attribute(node, "training_mode", 0) or any(value.uses() for value in node.outputs[1:])
+    trains = int_attribute(node, "training_mode", 0) or any(value.uses() or value.is_graph_output() for value in node.outputs[1:])
     if data is None or trains or not all(is_constant(value) for value in parameters):
         return None
     gamma, beta, mean, variance = (_array(value) for value in parameters)
@@ -115,16 +115,22 @@ def _fold(graph: ir.Graph, node: ir.Node, affine: Affine) -> str:
     groups = int_attribute(producer, "group", 1)
     channels = weight.shape[form.channel_axis] * (groups if producer.op_type == "ConvTranspose" else 1)
     beta = float_attribute(producer, "beta", 1.0)
-    old_bias = np.zeros(channels) if bias is None else beta * _array(bias).reshape(-1)
-    if not {affine.scale.size, affine.shift.size, old_bias.size} <= {1, channels}:
+    old_bias = np.zeros(channels) if bias is None else beta * _array(bias)
+    is_a_row = old_bias.size == 1 or old_bias.shape[-1] == channels  # a Gemm's may be a column, or vary along both axes
+    if not is_a_row or not {affine.scale.size, affine.shift.size, old_bias.size} <= {1, channels}:
         return f"{producer.name!r} has {channels} output channels, and not as many numbers to fold or to add"
-    _set_constant(graph, producer, 1, _scaled(weight, affine.scale, form.channel_axis, groups, producer.op_type))
+    dtype = constant_array(producer.inputs[1]).dtype
+    new_weight = _scaled(weight, affine.scale, form.channel_axis, groups, producer.op_type).astype(dtype)
+    new_bias = np.broadcast_to(old_bias.reshape(-1) * affine.scale + affine.shift, (channels,)).astype(dtype)
+    if not (np.isfinite(new_weight).all() and np.isfinite(new_bias).all()):
+        return f"folded into {producer.name!r} it would make numbers beyond {dtype}"
+    _set_constant(graph, producer, 1, new_weight)
     if bias is None:
         producer.resize_inputs(3)
     if beta != 1.0:
         producer.attributes["beta"] = ir.AttrFloat32("beta", 1.0)
-    _set_constant(graph, producer, 2, np.broadcast_to(old_bias * affine.scale + affine.shift, (channels,)))
-    _replace(graph, node, affine.data)
+    _set_constant(graph, producer, 2, new_bias)
+    bypass(graph, node, affine.data)
     return ""
 
 
@@ -138,23 +144,12 @@ def _scaled(weight: Float64Array, scale: Float64Array, axis: int, groups: int, o
     return (per_group * scale.reshape(groups, 1, -1, *[1] * (weight.ndim - 2))).reshape(weight.shape)
 
 
-def _replace(graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:
-    output = node.outputs[0]
-    name, is_output = output.name, output.is_graph_output()
-    output.replace_all_uses_with(value, replace_graph_outputs=True)
-    graph.remove(node, safe=True)
-    if is_output:  # the names of a network's outputs survive
-        value.name = name
-        value.type, value.shape = output.type, output.shape
-
-
-def _set_constant(graph: ir.Graph, node: ir.Node, index: int, array: Float64Array) -> None:
-    """Give `node` its own constant at input `index`, in the dtype of its weight; the old one goes with its last reader."""
+def _set_constant(graph: ir.Graph, node: ir.Node, index: int, array: Array) -> None:
+    """Give `node` its own constant at input `index`; the old one goes with its last reader."""
     old = node.inputs[index]
-    dtype = constant_array(node.inputs[1]).dtype
     stem = str(old.name) if old is not None else f"{node.name}/bias"
     name = next(name for n in count() if (name := f"{stem}/folded{n or ''}") not in graph.initializers)
-    node.replace_input_with(index, add_initializer(graph, name, array.astype(dtype)))
+    node.replace_input_with(index, add_initializer(graph, name, array))
 
 
 def _array(value: ir.Value | None) -> Float64Array:

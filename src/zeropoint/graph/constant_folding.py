@@ -23,7 +23,9 @@ def fold_constants(model: ir.Model) -> None:
         return
     arrays = _compute(model, foldable, results)
     for value, array in zip(results, arrays, strict=True):
-        if not isinstance(array, np.ndarray) or array.nbytes > max(FREE_BYTES, GROWTH * _input_bytes(value.producer())):
+        if not isinstance(array, np.ndarray) or array.dtype.hasobject:  # a sequence, an optional, text
+            continue
+        if array.nbytes > max(FREE_BYTES, GROWTH * _input_bytes(value.producer())):
             continue
         name = str(value.name)
         value.name = f"{name}/folded"

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from math import prod
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import onnx
+import onnx.inliner
 import onnx.version_converter
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
+from onnx.external_data_helper import _get_all_tensors as _all_tensors
+from onnx.external_data_helper import _get_attribute_tensors as _attribute_tensors
+from onnx.external_data_helper import uses_external_data
 
 from zeropoint.data.inputs import InputInfo
 from zeropoint.errors import ModelError
@@ -25,22 +30,23 @@ def load(source: Source, *, min_opset: int = OLDEST_OPSET) -> ir.Model:
     A default-domain opset below `min_opset` is converted to it. Weights in external files stay there until they are read.
 
     Raises:
-        ModelError: missing, truncated, foreign, already quantized, of an opset below 7 or one that cannot be converted, or
-            with external data that is missing or lies outside the model's folder.
+        ModelError: missing, truncated, foreign, of an opset below 7 or one that cannot be converted, or with external data that
+            is missing, truncated or outside the model's folder.
     """
     name = source_name(source)
     proto = _parse(source, name)
     if not proto.graph.node:
-        raise ModelError(f"{name}: found no nodes, expected an ONNX network; is the file complete, and is it ONNX?")
+        raise ModelError(f"{name}: found no nodes, expected an ONNX network; check that the file is complete, and that it is ONNX")
     opset = _default_opset(proto, name)
     folder = Path(source).parent if isinstance(source, str | Path) else None
-    _check_external_data(proto, folder, name)
+    for tensor in _all_tensors(proto):
+        _check_external(tensor, folder, name)
+    if folder is not None:  # initializers are read when they are wanted; onnx_ir would never read attributes, nor onnx convert either
+        for tensor in _all_tensors(proto) if opset < min_opset else _attribute_tensors(proto):
+            _embed(tensor, folder)
     if opset < min_opset:
-        proto = _convert(proto, folder, name, to=min_opset)
-    model = ir.from_proto(proto)
-    if folder is not None:
-        ir.external_data.set_base_dir(model.graph, folder)
-    return model
+        proto = _convert(proto, name, to=min_opset)
+    return _deserialize(proto, folder, name)
 
 
 def source_name(source: Source) -> str:
@@ -57,16 +63,18 @@ def fingerprint(source: Source) -> str:
 
 def _parse(source: Source, name: str) -> onnx.ModelProto:
     if isinstance(source, onnx.ModelProto):
-        return source
+        copy = onnx.ModelProto()
+        copy.CopyFrom(source)  # onnx_ir reads tensors where they lie, and renames them there
+        return copy
     try:
         content = source if isinstance(source, bytes) else Path(source).read_bytes()
     except OSError as error:
-        raise ModelError(f"{name}: cannot be read ({error.strerror}); expected an ONNX file") from None
+        raise ModelError(f"{name}: cannot be read ({error.strerror}); expected an ONNX file, check the path") from None
     try:
         return cast(onnx.ModelProto, onnx.ModelProto.FromString(content))
     except DecodeError:
         raise ModelError(
-            f"{name}: found {len(content)} bytes that are not an ONNX model; the file is truncated or of another kind"
+            f"{name}: found {len(content)} bytes that are not an ONNX model; the file is truncated or of another kind, get it again"
         ) from None
 
 
@@ -79,37 +87,83 @@ def _default_opset(proto: onnx.ModelProto, name: str) -> int:
     return int(opsets[0])
 
 
-def _check_external_data(proto: onnx.ModelProto, folder: Path | None, name: str) -> None:
-    for tensor in _external_tensors(proto):
-        location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
-        where = f"{name}: tensor {tensor.name!r}: external data {location!r}"
-        if folder is None:
-            raise ModelError(f"{where} belongs to a model given as bytes; pass the path of the model's file instead")
-        file = (folder / location).resolve()
-        if not location or Path(location).is_absolute() or not file.is_relative_to(folder.resolve()):
-            raise ModelError(f"{where} lies outside the model's folder; refused, since a model could read any file that way")
-        if not file.is_file():
-            raise ModelError(f"{where} is missing; put the file beside the model")
-        needed = sum(int(entry.value) for entry in tensor.external_data if entry.key in ("offset", "length"))
-        if file.stat().st_size < needed:
-            raise ModelError(f"{where} has {file.stat().st_size} bytes, expected at least {needed}; the file is truncated")
-
-
-def _external_tensors(proto: onnx.ModelProto) -> list[onnx.TensorProto]:
-    return [t for t in onnx.external_data_helper._get_all_tensors(proto) if onnx.external_data_helper.uses_external_data(t)]
-
-
-def _convert(proto: onnx.ModelProto, folder: Path | None, name: str, *, to: int) -> onnx.ModelProto:
-    if folder is not None and _external_tensors(proto):
-        onnx.load_external_data_for_model(proto, str(folder))
+def _check_external(tensor: onnx.TensorProto, folder: Path | None, name: str) -> None:
+    if not uses_external_data(tensor):
+        return
+    location = _entry(tensor, "location", "")
+    where = f"{name}: tensor {tensor.name!r}: external data {location!r}"
+    if folder is None:
+        raise ModelError(f"{where} belongs to a model given as bytes; pass the path of the model's file instead")
+    file = (folder / location).resolve()
+    if not location or Path(location).is_absolute() or not file.is_relative_to(folder.resolve()):
+        raise ModelError(
+            f"{where} lies outside the model's folder; refused, since a model could read any file that way: copy it beside the model"
+        )
+    if not file.is_file():
+        raise ModelError(f"{where} is missing; put the file beside the model")
     try:
-        converted = onnx.version_converter.convert_version(proto, to)
+        offset, size = _extent(tensor)
+        length = int(_entry(tensor, "length", str(size)))
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"{where} cannot be located ({error}); export the model again") from None
+    if offset < 0 or length < size:
+        raise ModelError(f"{where} has offset {offset} and length {length}, expected {size} bytes from 0 on; export the model again")
+    found = file.stat()
+    if found.st_size < offset + size:
+        raise ModelError(f"{where} has {found.st_size} bytes, expected at least {offset + size}; the file is truncated, get it again")
+    if found.st_nlink > 1:  # onnx_ir refuses to read these
+        raise ModelError(f"{where} has {found.st_nlink} hard links, expected one; put a copy of the file in its place")
+
+
+def _embed(tensor: onnx.TensorProto, folder: Path) -> None:
+    if not uses_external_data(tensor):
+        return
+    offset, size = _extent(tensor)
+    with (folder / _entry(tensor, "location", "")).open("rb") as file:
+        file.seek(offset)
+        tensor.raw_data = file.read(size)
+    del tensor.external_data[:]
+    tensor.data_location = onnx.TensorProto.DEFAULT
+
+
+def _extent(tensor: onnx.TensorProto) -> tuple[int, int]:
+    """Where in its file the tensor begins, and how many bytes it takes."""
+    bits = prod(tensor.dims) * ir.DataType(tensor.data_type).bitwidth
+    return int(_entry(tensor, "offset", "0")), -(-bits // 8)
+
+
+def _entry(tensor: onnx.TensorProto, key: str, default: str) -> str:
+    return next((entry.value for entry in tensor.external_data if entry.key == key), default)
+
+
+def _deserialize(proto: onnx.ModelProto, folder: Path | None, name: str) -> ir.Model:
+    try:
+        model = ir.from_proto(proto)
+    except Exception as error:  # what a damaged file leads to is not for onnx_ir to foresee
+        reason = str(error.__cause__ or error).strip().partition("\n")[0]
+        raise ModelError(f"{name}: found a network that contradicts itself ({reason}); export it again") from None
+    if folder is not None:
+        ir.external_data.set_base_dir(model.graph, folder)
+    return model
+
+
+def _convert(proto: onnx.ModelProto, name: str, *, to: int) -> onnx.ModelProto:
+    try:
+        whole = onnx.inliner.inline_local_functions(proto) if proto.functions else proto  # the converter drops functions
+        converted = onnx.version_converter.convert_version(whole, to)
     except Exception as error:  # the converter raises RuntimeError, ValueError and its own C++ errors
         raise ModelError(
             f"{name}: cannot be converted from opset {_default_opset(proto, name)} to {to} ({error}); export it again at opset {to}"
         ) from None
-    del converted.metadata_props[:]
-    converted.metadata_props.extend(proto.metadata_props)
+    # The converter forgets metadata, and writes what it infers over dynamic axes.
+    for ours, theirs in (
+        (converted.metadata_props, proto.metadata_props),
+        (converted.graph.metadata_props, proto.graph.metadata_props),
+        (converted.graph.input, proto.graph.input),
+        (converted.graph.output, proto.graph.output),
+    ):
+        del ours[:]
+        ours.extend(theirs)
     return converted
 
 
@@ -124,7 +178,9 @@ def input_infos(model: ir.Model) -> tuple[InputInfo, ...]:
         if value.name in model.graph.initializers:
             continue
         if value.dtype is None or value.shape is None or not isinstance(value.type, ir.TensorType):
-            raise ModelError(f"input {value.name!r}: found {value.type}, shape {value.shape}; expected a tensor of known type and rank")
+            raise ModelError(
+                f"input {value.name!r}: found {value.type}, shape {value.shape}; expected a tensor of known type and rank, export it so"
+            )
         shape = tuple(dim if isinstance(dim, int) and dim > 0 else None for dim in value.shape)
         infos.append(InputInfo(str(value.name), np.dtype(value.dtype.numpy()), shape))
     return tuple(infos)

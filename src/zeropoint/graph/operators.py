@@ -22,7 +22,7 @@ class Weighted:
 
 def weighted(node: ir.Node) -> Weighted | None:
     """Return the roles of a Conv's, ConvTranspose's, Gemm's or MatMul's inputs; None where no input is a constant weight."""
-    match node.op_type:
+    match node.op_type if is_default_domain(node) else "":
         case "Conv":
             form = Weighted(0, 1, 2, 0)
         case "ConvTranspose":
@@ -46,6 +46,11 @@ def int_attribute(node: ir.Node, name: str, default: int) -> int:
 def float_attribute(node: ir.Node, name: str, default: float) -> float:
     """Return a float attribute, or ONNX's default for it."""
     return node.attributes[name].as_float() if name in node.attributes else default
+
+
+def strides(node: ir.Node) -> tuple[int, ...]:
+    """Return the strides of a Conv or ConvTranspose; () where they are not told, which stands for 1 along each axis."""
+    return tuple(node.attributes["strides"].as_ints()) if "strides" in node.attributes else ()
 
 
 def is_constant(value: ir.Value | None) -> bool:

@@ -15,7 +15,7 @@ def fold_pads(model: ir.Model) -> None:
 
     A Pad between a Q/DQ pair and its convolution keeps runtimes from fusing the two.
     """
-    for node in [node for node in model.graph if node.op_type == "Pad" and is_default_domain(node)]:
+    for node in reversed([node for node in model.graph if node.op_type == "Pad" and is_default_domain(node)]):  # one Pad may read another
         pads = _spatial_zero_pads(node)
         output, data = node.outputs[0], node.inputs[0]
         readers = [reader for reader, _ in output.uses()]

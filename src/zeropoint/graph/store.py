@@ -61,11 +61,12 @@ def save(model: ir.Model, path: str | Path, *, check: Callable[[Path], object]) 
             else:
                 ir.save(model, written, external_data=external)
             check(written)
-            if external is not None:
-                os.replace(written.with_name(external), path.with_name(external))
-            os.replace(written, path)
+            if external is None:
+                os.replace(written, path)
+            else:
+                _place_both(written, path, external)
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error}); nothing was changed there") from None
+        raise _not_written(path, error) from None
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -81,7 +82,29 @@ def write_text(path: str | Path, text: str) -> None:
             _write(written, text.encode())
             os.replace(written, path)
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error}); nothing was changed there") from None
+        raise _not_written(path, error) from None
+
+
+def _place_both(written: Path, path: Path, external: str) -> None:
+    """Give the model and its weights their names, or leave those that stood there."""
+    data, replaced = path.with_name(external), written.with_name(f"{external}.replaced")
+    if data.exists():
+        os.replace(data, replaced)
+    try:
+        os.replace(written.with_name(external), data)
+        os.replace(written, path)
+    except BaseException:
+        data.unlink(missing_ok=True)
+        if replaced.exists():
+            os.replace(replaced, data)
+        raise
+
+
+def _not_written(path: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"{path}: cannot be written ({error.strerror or error}); nothing was changed there; "
+        "see that its folder exists, may be written to and has room"
+    )
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -43,6 +43,8 @@ class Session:
             ModelError: the run failed; the message holds ONNX Runtime's reason.
         """
         names = list(self.outputs if outputs is None else outputs)
+        if not names:  # by which ONNX Runtime would mean all
+            return {}
         try:
             return dict(zip(names, self._session.run(names, dict(feed)), strict=True))
         except Exception as error:
@@ -51,4 +53,4 @@ class Session:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:500]
+    return str(error).strip().partition("\n")[0][:500]
