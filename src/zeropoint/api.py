@@ -12,7 +12,20 @@ from typing import Literal
 import numpy.typing as npt
 
 from zeropoint.calibrate import Progress, calibrate, silent
-from zeropoint.data import Feed, InputInfo, Preprocess, Samples, feeds, load_labels, load_preprocess, open_data, split
+from zeropoint.data import (
+    NOT_REAL,
+    Feed,
+    InputInfo,
+    Preprocess,
+    Samples,
+    fed,
+    feed_count,
+    feeds,
+    load_labels,
+    load_preprocess,
+    open_data,
+    split,
+)
 from zeropoint.errors import DataError, PlanError
 from zeropoint.evaluate.evidence import Evidence, coverage
 from zeropoint.evaluate.fidelity import Labels, OutputFidelity, compare_outputs
@@ -32,6 +45,7 @@ from zeropoint.numerics.spec import Spec
 from zeropoint.plan import Plan, Provenance, load_plan
 from zeropoint.planner import make_plan
 from zeropoint.recipe import Recipe
+from zeropoint.refine.bias_correction import channel_axes, correct_biases
 from zeropoint.result import Result
 from zeropoint.runtime import open_runtime
 from zeropoint.statistics.solvers import solve
@@ -53,6 +67,7 @@ def quantize(  # noqa: PLR0913  (the one wide function: each option of the comma
     batch_size: int = 1,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    bias: Literal["corrected", "kept"] = "corrected",
     weight_storage: Literal["integer", "float"] = "integer",
     seed: int = 0,
     plan: Plan | str | Path | None = None,
@@ -68,7 +83,8 @@ def quantize(  # noqa: PLR0913  (the one wide function: each option of the comma
     "module:function", an array, a dict of arrays or an iterable of either. `samples` of them calibrate, `batch_size` at a time, and
     those left are held out to judge by, unless `eval_data` is given. preprocess: for images, a preset's name, a TOML file or a
     Preprocess. labels: "folder", "stem" or a file, for accuracy. solver, weight_solver: how ranges are found. include, exclude:
-    shell patterns over node names, or operator types. plan: start from these decisions instead of calibrating.
+    shell patterns over node names, or operator types. bias: corrected for the mean error of the rounded weights, or
+    kept. plan: start from these decisions instead of calibrating.
     evaluate=False skips the comparison; that the result loads and keeps its target's rules is always checked.
 
     Raises:
@@ -90,6 +106,7 @@ def quantize(  # noqa: PLR0913  (the one wide function: each option of the comma
         batch_size=batch_size,
         include=tuple(include),
         exclude=tuple(exclude),
+        bias=bias,
         weight_storage=weight_storage,
         seed=seed,
     )
@@ -146,8 +163,14 @@ def _choose_samples(request: _Request, *, evaluate: bool) -> _Chosen:
         calibration, evaluation = split(found, min(wanted, max(1, len(found) - len(found) // HELD_OUT_SHARE)), MOST_EVALUATED)
     else:
         calibration, evaluation = split(request.open(request.data, wanted), wanted, 1)[0], None
-    labels = load_labels(request.labels, evaluation) if request.labels is not None and evaluation is not None and len(evaluation) else None
-    notes = []
+    labels = None
+    if request.labels is not None and evaluation is not None and len(evaluation):
+        labels = load_labels(request.labels, fed(evaluation))
+    notes = [
+        Note(stage, f"on {NOT_REAL}: a trial, which says nothing of how the network does in use")
+        for stage, part in (("calibration", calibration), ("evaluation", evaluation))
+        if part is not None and NOT_REAL in part.description
+    ]
     if calibration is not None and len(calibration) < wanted:
         notes.append(Note("calibration", f"{len(calibration)} samples, where {wanted} were asked for"))
     if evaluation is not None and len(evaluation) == 0:
@@ -161,11 +184,18 @@ def _calibrated_plan(network: Model, target: Target, recipe: Recipe, chosen: _Ch
         raise DataError("data: found none to calibrate with, expected samples of what the network sees in use, beside those of eval_data")
     notes: list[Note] = []
     first = next(iter(feeds(chosen.calibration, recipe.batch_size, on_note=notes.append)))
-    placement = find_sites(network, capture_facts(network, first), target, include=recipe.include, exclude=recipe.exclude)
-    tensors = [site.tensor for site in placement.activations]
-    batches = feeds(chosen.calibration, recipe.batch_size, on_note=notes.append)
-    statistics = calibrate(network, tensors, batches, total=-(-len(chosen.calibration) // recipe.batch_size), progress=progress)
-    plan = make_plan(network, placement, statistics, target, recipe)
+    facts = capture_facts(network, first)
+    placement = find_sites(network, facts, target, include=recipe.include, exclude=recipe.exclude)
+    statistics = calibrate(
+        network,
+        [site.tensor for site in placement.activations],
+        feeds(chosen.calibration, recipe.batch_size, on_note=notes.append),
+        channel_axes=channel_axes(network, placement, facts) if recipe.bias == "corrected" else {},
+        total=feed_count(chosen.calibration, recipe.batch_size),
+        progress=progress,
+    )
+    plan = make_plan(network, placement, statistics.tensors, target, recipe)
+    corrections, unmended = correct_biases(network, plan, statistics.channels)
     provenance = Provenance(
         zeropoint=version("zeropoint"),
         onnxruntime=version("onnxruntime"),
@@ -173,9 +203,10 @@ def _calibrated_plan(network: Model, target: Target, recipe: Recipe, chosen: _Ch
         batch_size=recipe.batch_size,
         solver=recipe.solver,
         weight_solver=recipe.weight_solver,
+        bias=recipe.bias,
         seed=recipe.seed,
     )
-    return replace(plan, notes=(*plan.notes, *notes), provenance=provenance)
+    return replace(plan, corrections=corrections, notes=(*plan.notes, *unmended, *notes), provenance=provenance)
 
 
 def _measure(
@@ -188,7 +219,8 @@ def _measure(
     if chosen is not None and chosen.evaluation is not None:
         samples = chosen.evaluation
         fidelity = compare_outputs(float_session.run, session.run, _counted(samples, notes, progress), labels=chosen.labels)
-        latency = _latency(original, quantized, target, samples[0])
+        notes += _unjudged(float_session.outputs, fidelity, has_labels=chosen.labels is not None)
+        latency = _latency(original, quantized, target, next(iter(feeds(samples, 1, on_note=notes.append))))
     return Evidence(
         float_bytes=serialized_size(original),
         quantized_bytes=serialized_size(quantized),
@@ -204,7 +236,20 @@ def _measure(
 def _counted(samples: Samples, notes: list[Note], progress: Progress) -> Iterator[Feed]:
     for done, feed in enumerate(feeds(samples, 1, on_note=notes.append), start=1):
         yield feed
-        progress("evaluating", done, len(samples))
+        progress("evaluating", done, feed_count(samples, 1))
+
+
+def _unjudged(outputs: Sequence[str], fidelity: Sequence[OutputFidelity], *, has_labels: bool) -> list[Note]:
+    judged = {output.output for output in fidelity}
+    notes = [Note(name, "this output was not compared: it is no tensor of numbers") for name in outputs if name not in judged]
+    notes += [
+        Note(output.output, f"{output.incomparable} samples count as infinitely wrong: another shape than in float, NaN or infinity")
+        for output in fidelity
+        if output.incomparable
+    ]
+    if has_labels and all(output.accuracy is None for output in fidelity):
+        notes.append(Note("labels", "accuracy was not measured: no output has the shape of logits, (samples, classes)"))
+    return notes
 
 
 def _latency(original: Model, quantized: Model, target: Target, feed: Feed) -> Latency | None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from zeropoint.data.inputs import Feed
 from zeropoint.graph.facts import open_tapped
 from zeropoint.graph.model import Model
-from zeropoint.statistics.tensor import EMPTY, TensorStatistic, merge, observe
+from zeropoint.statistics.channel_sums import observe_channels
+from zeropoint.statistics.network import Statistics, merge_statistics
+from zeropoint.statistics.tensor import EMPTY, observe
 
+NO_AXES: Mapping[str, int] = {}
 Progress = Callable[[str, int, int], None]  # stage, steps done, steps in all
 
 
@@ -17,19 +20,27 @@ def silent(stage: str, done: int, total: int) -> None:
 
 
 def calibrate(
-    model: Model, tensors: Sequence[str], feeds: Iterable[Feed], *, total: int, progress: Progress = silent
-) -> dict[str, TensorStatistic]:
+    model: Model,
+    tensors: Sequence[str],
+    feeds: Iterable[Feed],
+    *,
+    channel_axes: Mapping[str, int] = NO_AXES,
+    total: int,
+    progress: Progress = silent,
+) -> Statistics:
     """Return a statistic for each of `tensors` over all `feeds`; memory holds one feed's tensors at a time.
 
-    `total` is the number of feeds, for `progress` alone.
+    channel_axes: the tensors whose channel means are wanted too, with the axis of their channels. `total` is the number of feeds,
+    for `progress` alone.
     """
     inputs = {str(value.name) for value in model.graph.inputs}
-    computed = [name for name in tensors if name not in inputs]
+    computed = [name for name in dict.fromkeys([*tensors, *channel_axes]) if name not in inputs]
     session = open_tapped(model, computed, optimize=False)
-    statistics = dict.fromkeys(tensors, EMPTY)
+    seen = Statistics(dict.fromkeys(tensors, EMPTY), {})
     for done, feed in enumerate(feeds, start=1):
         arrays = {**feed, **session.run(feed, computed)}
-        for name in tensors:
-            statistics[name] = merge(statistics[name], observe(arrays[name]))
+        ranges = {name: observe(arrays[name]) for name in tensors}
+        means = {name: observe_channels(arrays[name], axis) for name, axis in channel_axes.items()}
+        seen = merge_statistics(seen, Statistics(ranges, means))
         progress("calibrating", done, total)
-    return statistics
+    return seen

@@ -64,10 +64,24 @@ class Entry:
 
     def qparams(self) -> QParams:
         """Return the numbers as arrays, for numerics.affine."""
-        shape = () if self.axis is None else (-1,)
-        scale = np.asarray(self.scale, np.float32).reshape(shape)
-        zero_point = np.broadcast_to(np.asarray(self.zero_point, FORMATS[self.format].dtype).reshape(-1), scale.reshape(-1).shape)
-        return QParams(scale, zero_point.reshape(shape), self.spec.format, self.spec.granularity, self.narrow)
+        scale = np.asarray(self.scale, np.float32)
+        zero_point = np.asarray(self.zero_point, FORMATS[self.format].dtype)
+        if zero_point.size == 1:
+            zero_point = np.broadcast_to(zero_point, scale.shape)
+        if self.axis is None and scale.shape == zero_point.shape == (1,):
+            scale, zero_point = scale.reshape(()), zero_point.reshape(())
+        return QParams(scale, zero_point, self.spec.format, self.spec.granularity, self.narrow)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Correction:
+    """What is added to the bias called `tensor`: one number for each of its elements."""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    tensor: str
+    added: tuple[float, ...]
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +97,7 @@ class Provenance:
     batch_size: int = 1
     solver: str = ""
     weight_solver: str = ""
+    bias: str = ""
     seed: int = 0
 
 
@@ -95,6 +110,7 @@ class Plan:
     version: int = VERSION
     target: str
     entries: tuple[Entry, ...]
+    corrections: tuple[Correction, ...] = ()
     notes: tuple[Note, ...] = ()
     provenance: Provenance = Provenance()
 
@@ -126,14 +142,15 @@ def to_json(plan: Plan) -> str:
     """Return the plan as readable JSON: a line for each field, also where that is a list of a thousand scales; defaults left out."""
     told = {"version": plan.version, "target": plan.target, "provenance": asdict(plan.provenance)}
     head = [f'"{name}": {json.dumps(value)}' for name, value in told.items()]
-    entries = ",\n".join(_entry_json(entry) for entry in plan.entries)
+    entries, corrections = (",\n".join(map(_field_by_field, items)) for items in (plan.entries, plan.corrections))
     notes = ",\n".join("  " + json.dumps(asdict(note)) for note in plan.notes)
-    return "{\n" + ",\n".join([*head, f'"entries": [\n{entries}\n]', f'"notes": [\n{notes}\n]']) + "\n}\n"
+    lists = [f'"{name}": [\n{text}\n]' for name, text in (("entries", entries), ("corrections", corrections), ("notes", notes))]
+    return "{\n" + ",\n".join([*head, *lists]) + "\n}\n"
 
 
-def _entry_json(entry: Entry) -> str:
-    defaults = {field.name: field.default for field in fields(entry)}
-    told = {name: value for name, value in asdict(entry).items() if value != defaults[name]}
+def _field_by_field(item: Entry | Correction) -> str:
+    defaults = {field.name: field.default for field in fields(item)}
+    told = {name: value for name, value in asdict(item).items() if value != defaults[name]}
     return "  {\n" + ",\n".join(f'    "{name}": {json.dumps(value)}' for name, value in told.items()) + "\n  }"
 
 
@@ -157,9 +174,10 @@ def from_json(text: str, *, source: str = "plan") -> Plan:
         ) from None
     if plan.version != VERSION:
         raise PlanError(f"{source}: version: found {plan.version}, expected {VERSION}; make the plan again with this zeropoint")
-    repeated = [tensor for tensor, times in Counter(entry.tensor for entry in plan.entries).items() if times > 1]
-    if repeated:
-        raise PlanError(f"{source}: entries: found {repeated[0]!r} more than once, expected one entry for each tensor; remove the others")
+    for kind, items in (("entries", plan.entries), ("corrections", plan.corrections)):
+        repeated = [tensor for tensor, times in Counter(item.tensor for item in items).items() if times > 1]
+        if repeated:
+            raise PlanError(f"{source}: {kind}: found {repeated[0]!r} more than once, expected each tensor once; remove the others")
     return replace(plan, entries=tuple(_completed(entry, source) for entry in plan.entries))
 
 
@@ -186,7 +204,7 @@ def _completed(entry: Entry, source: str) -> Entry:
             raise PlanError(f"{where}: found neither scale nor range, expected one of them")
         return replace(entry, scale=from_range[0], zero_point=from_range[1])
     _check_numbers(entry, where)
-    if from_range and not (np.allclose(entry.scale, from_range[0], rtol=1e-5) and entry.zero_point == from_range[1]):
+    if from_range and not (np.allclose(entry.scale, from_range[0], rtol=1e-5, atol=0.0) and entry.zero_point == from_range[1]):
         raise PlanError(
             f"{where}: range {list(entry.range)} gives scale {from_range[0]} and zero point {from_range[1]}, found {entry.scale} and "
             f"{entry.zero_point}; remove scale and zero_point to have them made from the range, or range to keep them"
@@ -207,8 +225,11 @@ def _numbers_from_range(entry: Entry, where: str) -> tuple[tuple[float, ...], tu
 
 def _check_numbers(entry: Entry, where: str) -> None:
     format = FORMATS[entry.format]
-    if not all(0 < value <= np.finfo(np.float32).max for value in entry.scale):
-        raise PlanError(f"{where}: scale: found {min(entry.scale)}, expected positive finite numbers")
+    with np.errstate(over="ignore", under="ignore"):
+        scale = np.asarray(entry.scale, np.float32)
+    unusable = [value for value, stored in zip(entry.scale, scale, strict=True) if not (np.isfinite(stored) and stored > 0)]
+    if unusable:
+        raise PlanError(f"{where}: scale: found {unusable[0]}, expected positive finite numbers, as float32 holds them")
     if len(entry.zero_point) not in (1, len(entry.scale)) or (entry.axis is None and len(entry.scale) != 1):
         raise PlanError(
             f"{where}: found {len(entry.scale)} scales and {len(entry.zero_point)} zero points with axis {entry.axis}, expected one scale "

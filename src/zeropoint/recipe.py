@@ -14,7 +14,8 @@ class Recipe:
 
     solver, weight_solver: how the ranges of activations and of weights are found. samples: how many samples calibrate.
     batch_size: how many of them are fed at once where the network's batch axis is dynamic. include, exclude: shell patterns over
-    node names, or operator types. weight_storage: weights in the file as integers, or as floats behind a Q/DQ pair.
+    node names, or operator types. bias: corrected for the mean error of the rounded
+    weights, or kept as they are. weight_storage: weights in the file as integers, or as floats behind a Q/DQ pair.
     """
 
     solver: str = "auto"
@@ -23,6 +24,7 @@ class Recipe:
     batch_size: int = 1
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    bias: Literal["corrected", "kept"] = "corrected"
     weight_storage: Literal["integer", "float"] = "integer"
     seed: int = 0
 
@@ -37,6 +39,7 @@ class Recipe:
                 raise RecipeError(f"{name}: found {value}, expected at least 1")
         for name, found, known in (
             ("weight_solver", self.weight_solver, ("mse", "minmax")),
+            ("bias", self.bias, ("corrected", "kept")),
             ("weight_storage", self.weight_storage, ("integer", "float")),
         ):
             if found not in known:

@@ -1,0 +1,1 @@
+"""Refinements: from a plan and statistics to edits of biases and weights that take error back."""
