@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import reduce
 
 import numpy as np
@@ -14,7 +15,7 @@ from zeropoint.graph.model import Model, Node, Value
 from zeropoint.graph.operators import float_attribute
 from zeropoint.graph.sites import Placement, Site, WeightSite, WeightUse
 from zeropoint.notes import Note
-from zeropoint.numerics.affine import qparams_from_range
+from zeropoint.numerics.affine import SMALLEST_SCALE, qparams_from_range
 from zeropoint.numerics.formats import FORMATS
 from zeropoint.numerics.spec import PerChannel, PerTensor
 from zeropoint.plan import Entry, Plan, Reader, numbers
@@ -36,11 +37,13 @@ def make_plan(model: Model, placement: Placement, statistics: Mapping[str, Tenso
     nodes = {str(node.name): node for node in model.graph}
     entries, bias_uses = list(activations), defaultdict(list)
     for site in placement.weights:
+        uses = tuple(use for use in site.uses if use.data in scales)
+        if not uses:  # nothing was seen in what meets it, and codes on one side of a product are of no use
+            continue
         weight = constant_array(constants[site.tensor])
-        uses = [use for use in site.uses if use.data in scales]
         biased = [use for use in uses if target.bias == "int32" and _fits_as_bias(use, nodes, constants, weight, site.axis)]
         floor = _smallest_scale(biased, constants, scales)
-        entry = _weight_entry(site, weight, floor, target, recipe)
+        entry = _weight_entry(replace(site, uses=uses), weight, floor, target, recipe)
         entries.append(entry)
         for use in biased:
             bias_uses[str(use.bias)].append((use, np.asarray(entry.scale) * scales[use.data]))
@@ -92,9 +95,8 @@ def _weight_entry(site: WeightSite, weight: npt.NDArray[np.float32], floor: Scal
     spec = target.weight.with_granularity(PerTensor() if site.axis is None else PerChannel(site.axis))
     lo, hi = weight_range(weight, spec, recipe.weight_solver)
     peak = np.maximum(-lo, hi)
-    if (peak > 0).any():  # a dead channel gets an ordinary scale, not one that its bias would drown in
-        peak = np.where(peak > 0, peak, np.median(peak[peak > 0]))
-    peak = np.maximum(peak, floor * spec.qmax)
+    ordinary = np.median(peak[peak > 0]) if (peak > 0).any() else 1.0  # for dead channels: not a scale that their bias would drown in
+    peak = np.maximum(np.where(peak > 0, peak, ordinary), floor * spec.qmax)
     scale, zero_point = numbers(qparams_from_range(-peak, peak, spec=spec))
     return Entry(
         tensor=site.tensor,
@@ -122,8 +124,9 @@ def _fits_as_bias(
 
 
 def _smallest_scale(uses: list[WeightUse], constants: Mapping[str, Value], scales: Mapping[str, float]) -> Scale:
-    """Per channel, the weight scale below which the bias, at scale input x weight, would overflow its int32 code."""
-    floors = [np.abs(constant_array(constants[str(use.bias)])).astype(np.float64) / (scales[use.data] * LARGEST_BIAS_CODE) for use in uses]
+    """Per channel, the weight scale below which the bias, at scale input x weight, would overflow its int32 code, or that scale vanish."""
+    biases = [np.abs(constant_array(constants[str(use.bias)])).astype(np.float64) for use in uses]
+    floors = [np.maximum(bias / LARGEST_BIAS_CODE, SMALLEST_SCALE) / scales[use.data] for bias, use in zip(biases, uses, strict=True)]
     return np.asarray(reduce(np.maximum, floors) if floors else 0.0)
 
 

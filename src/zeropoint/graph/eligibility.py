@@ -28,9 +28,12 @@ def why_not(node: ir.Node, facts: Facts, target: Target) -> str:
         return "both operands are constant"
     if weighted(node) is None and node.op_type != "MatMul":
         return "its weight is computed, not constant"
-    weight = node.inputs[1]
-    if is_constant(weight) and not np.isfinite(constant_array(weight)).all():
-        return f"its weight {weight.name!r} holds NaN or Inf"  # type: ignore[union-attr]
+    constants = [value for value in node.inputs if value is not None and is_constant(value)]
+    unusable = [value.name for value in constants if not np.isfinite(constant_array(value)).all()]
+    if unusable:
+        return f"its constant {unusable[0]!r} holds NaN or Inf"
+    if target.bias == "int32" and node.op_type == "Conv" and any(not is_constant(value) for value in node.inputs[2:] if value is not None):
+        return f"its bias is computed, and its integer kernel on {target.name} needs a constant one"
     channels, depth = _channels_and_depth(node, facts)
     if min(channels, depth) < target.min_channels:
         return f"{depth} input and {channels} output channels; below {target.min_channels} {target.name} has no integer kernel that pays"

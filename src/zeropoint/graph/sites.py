@@ -99,7 +99,7 @@ def find_sites(model: ir.Model, facts: Facts, target: Target, *, include: Sequen
         elif role is Role.READS and node.inputs[0] in draft.integer:
             draft.demand(node, 0)
         elif role is Role.RESIDUAL:
-            _place_residual(draft, node, target)
+            _place_residual(draft, node, facts, target)
         elif role is Role.MOVES:
             _place_moving(draft, node, target)
     _spread_codes(draft, model.graph)
@@ -132,8 +132,8 @@ def _matches(node: ir.Node, patterns: Sequence[str]) -> bool:
 def _place_weighted(draft: _Draft, node: ir.Node, facts: Facts, target: Target, *, to_codes: bool) -> None:
     reason = why_not(node, facts, target)
     result = _end_of_fusion(node.outputs[0], target)
-    if not reason and to_codes and result.is_graph_output():
-        reason = f"it computes a network output, and outputs are never quantized, which its integer kernel on {target.name} needs"
+    if not reason and to_codes:
+        reason = _why_not_to_codes(result, target)
     if reason:
         draft.note(node, reason)
         return
@@ -147,9 +147,19 @@ def _place_weighted(draft: _Draft, node: ir.Node, facts: Facts, target: Target, 
         weight, data = node.inputs[form.weight], node.inputs[form.data]
         rank = len(weight.shape)  # type: ignore[arg-type, union-attr]
         use = WeightUse(Reader(str(node.name), form.weight), str(data.name), str(bias.name) if is_constant(bias) else None)  # type: ignore[union-attr]
-        axis = form.channel_axis % rank if rank > 1 else None
+        # ONNX Runtime multiplies batched matrices with one scale only, and the result has to run there before it is handed over.
+        axis = None if rank == 1 or (node.op_type == "MatMul" and rank > 2) else form.channel_axis % rank
         draft.weights.setdefault(str(weight.name), []).append((axis, use))  # type: ignore[union-attr]
     _write_integers(draft, result, to_codes=to_codes)
+
+
+def _why_not_to_codes(value: ir.Value, target: Target) -> str:
+    """Return why no pair can stand behind `value`, or ""."""
+    if value.is_graph_output():
+        return f"it computes a network output, and outputs are never quantized, which its integer kernel on {target.name} needs"
+    if any(node.graph is not value.graph for node, _ in value.uses()):
+        return f"the body of another operator reads its result in float, while its integer kernel on {target.name} writes codes"
+    return ""
 
 
 def _write_integers(draft: _Draft, value: ir.Value, *, to_codes: bool) -> None:
@@ -163,7 +173,8 @@ def _end_of_fusion(value: ir.Value, target: Target) -> ir.Value:
     """The tensor behind the activations that fuse into the operator computing `value`."""
     while not value.is_graph_output() and len(value.uses()) == 1:
         [(node, index)] = value.uses()
-        if index != 0 or not is_default_domain(node) or target.operators.get(node.op_type) is not Role.FUSES:
+        fuses = is_default_domain(node) and target.operators.get(node.op_type) is Role.FUSES
+        if index != 0 or not fuses or node.graph is not value.graph:
             break
         value = node.outputs[0]
     return value
@@ -182,9 +193,11 @@ def _place_joining(draft: _Draft, node: ir.Node, target: Target) -> None:
         _write_integers(draft, result, to_codes=True)
 
 
-def _place_residual(draft: _Draft, node: ir.Node, target: Target) -> None:
+def _place_residual(draft: _Draft, node: ir.Node, facts: Facts, target: Target) -> None:
     main = [value for value in node.inputs if value in draft.integer and _is_fusable_convolution(value)]
     if not main or any(is_constant(value) for value in node.inputs):
+        return
+    if len({facts[str(value.name)].shape for value in node.inputs if value is not None}) > 1:  # no convolution takes a broadcast in
         return
     deepest = max(main, key=lambda value: draft.depth.get(value, 0))
     draft.demand(node, 1 - node.inputs.index(deepest))
@@ -192,18 +205,21 @@ def _place_residual(draft: _Draft, node: ir.Node, target: Target) -> None:
 
 
 def _is_fusable_convolution(value: ir.Value | None) -> bool:
-    producer = value.producer() if value is not None else None
-    return producer is not None and producer.op_type == "Conv" and len(value.uses()) == 1  # type: ignore[union-attr]
+    if value is None or value.is_graph_output() or len(value.uses()) != 1:
+        return False
+    producer = value.producer()
+    return producer is not None and producer.op_type == "Conv"
 
 
 def _place_moving(draft: _Draft, node: ir.Node, target: Target) -> None:
     indices = moved_inputs(node)
     if not indices or not all(node.inputs[index] in draft.integer for index in indices):
         return
-    to_codes = target.codes_everywhere and not any(value.is_graph_output() for value in node.outputs)
+    outputs = node.outputs[:1] if node.op_type == "MaxPool" else node.outputs  # its second output holds indices
+    to_codes = target.codes_everywhere and not any(value.is_graph_output() for value in outputs)
     for index in indices if to_codes else ():
         draft.demand(node, index)
-    for value in node.outputs:
+    for value in outputs:
         _write_integers(draft, value, to_codes=to_codes)
 
 

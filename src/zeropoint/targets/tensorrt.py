@@ -21,6 +21,7 @@ MOVES = (
     "Identity",
     "MaxPool",
     "Reshape",
+    "Resize",
     "Slice",
     "SpaceToDepth",
     "Split",

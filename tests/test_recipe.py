@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError
+from typing import Any
+
+import pytest
+
+from zeropoint.errors import RecipeError
+from zeropoint.recipe import Recipe
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("samples", 0, "at least 1"),
+        ("samples", -1, "at least 1"),
+        ("batch_size", 0, "at least 1"),
+        ("batch_size", -8, "at least 1"),
+        ("weight_solver", "auto", "one of mse, minmax"),
+        ("weight_solver", "MSE", "one of mse, minmax"),
+        ("weight_solver", "", "one of mse, minmax"),
+        ("weight_storage", "int8", "one of integer, float"),
+        ("weight_storage", "", "one of integer, float"),
+        ("weight_storage", None, "one of integer, float"),
+        ("bias", "fixed", "one of corrected, kept"),
+        ("bias", True, "one of corrected, kept"),
+    ],
+)
+def test_an_impossible_value_is_named_with_what_was_expected(field: str, value: Any, expected: str) -> None:
+    with pytest.raises(RecipeError) as raised:
+        Recipe(**{field: value})
+    assert str(raised.value) == f"{field}: found {value!r}, expected {expected}"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("samples", 1),
+        ("batch_size", 1),
+        ("weight_solver", "mse"),
+        ("weight_solver", "minmax"),
+        ("weight_storage", "integer"),
+        ("weight_storage", "float"),
+        ("bias", "corrected"),
+        ("bias", "kept"),
+    ],
+)
+def test_every_possible_value_is_taken(field: str, value: Any) -> None:
+    assert getattr(Recipe(**{field: value}), field) == value
+
+
+def test_an_unknown_option_is_an_error() -> None:
+    options: dict[str, Any] = {"sampels": 8}
+    with pytest.raises(TypeError, match="sampels"):
+        Recipe(**options)
+
+
+def test_a_recipe_stays_as_it_is() -> None:
+    recipe: Any = Recipe()
+    with pytest.raises(FrozenInstanceError):
+        recipe.samples = 3
