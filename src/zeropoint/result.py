@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from zeropoint.data import NOT_REAL
 from zeropoint.evaluate.evidence import Evidence
 from zeropoint.evaluate.fidelity import OutputFidelity
 from zeropoint.graph.model import Model
@@ -37,7 +39,7 @@ class Result:
     notes: tuple[Note, ...]
 
     def save(self, path: str | Path) -> tuple[Path, Path]:
-        """Write the model to `path` and the plan to `path` less its suffix plus .plan.json, each whole or not at all; return both paths.
+        """Write the model to `path` and the plan to `path`.plan.json, each whole or not at all; return both paths.
 
         The file is loaded in ONNX Runtime before it takes its name.
 
@@ -56,7 +58,8 @@ class Result:
         rows = [Row("", "float", "quantized", ""), *summary_rows(self.evidence)]
         widths = [max(len(cell) for cell in column) for column in zip(*map(_cells, rows), strict=True)]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(_cells(row), widths, strict=True)).rstrip() for row in rows]
-        return "\n".join([verdict(self), "", *lines, "", f"{len(self.notes)} notes on what stayed in float: see .notes"])
+        notes = "1 note" if len(self.notes) == 1 else f"{len(self.notes)} notes"
+        return "\n".join([verdict(self), "", *lines, "", f"{notes} on what stayed in float and what to know: see .notes"])
 
     def next_command(self, path: str | Path) -> str:
         """Return the command that runs the file at `path` on the target."""
@@ -66,19 +69,33 @@ class Result:
 def verdict(result: Result) -> str:
     """Return the result in one sentence, with the bad news first where there is any."""
     evidence = result.evidence
-    parts = [f"{1 / evidence.size_ratio:.1f}x smaller"]
-    if evidence.latency is not None:
-        ratio = evidence.latency.ratio
-        faster = f"{1 / ratio:.1f}x faster on {evidence.latency.runtime}"
-        parts.insert(0, faster if ratio < 1 else f"SLOWER than float on {evidence.latency.runtime}: {ratio:.2f} times its latency")
+    parts = bad_news(result)
+    if evidence.latency is not None and evidence.latency.ratio < 1:
+        parts.append(f"{1 / evidence.latency.ratio:.1f}x faster on {evidence.latency.runtime}")
+    parts.append(f"{1 / evidence.size_ratio:.1f}x smaller" if evidence.size_ratio < 1 else f"{evidence.size_ratio:.2f} times the size")
     if evidence.fidelity:
         worst = min(evidence.fidelity, key=lambda output: output.sqnr_db)
-        parts.append(
-            f"{worst.sqnr_db:.1f} dB to the float network" + (f", {worst.agreement:.1%} agreement" if worst.agreement is not None else "")
-        )
-    if evidence.findings:
-        parts.insert(0, f"{len(evidence.findings)} rules of {result.plan.target} broken")
+        parts.append("no error" if worst.sqnr_db == math.inf else f"{worst.sqnr_db:.1f} dB to the float network")
+        if worst.agreement is not None:
+            parts[-1] += f", {worst.agreement:.1%} agreement"
     return f"{result.plan.target}: " + "; ".join(parts)
+
+
+def bad_news(result: Result) -> list[str]:
+    """Return what a user must not miss before using the model; empty where all is well."""
+    evidence, target = result.evidence, result.plan.target
+    news = []
+    if evidence.findings:
+        news.append(f"BREAKS RULES of {target} in {len(evidence.findings)} places")
+    if not evidence.coverage.quantized:
+        found = f"none of {evidence.coverage.candidates} operators" if evidence.coverage.candidates else "no operator found"
+        news.append(f"NOTHING QUANTIZED: {found} that {target} could compute in integers")
+    if NOT_REAL in result.plan.provenance.calibration_data + evidence.evaluation_data:
+        news.append(f"ONLY A TRIAL: on {NOT_REAL}")
+    news += [f"{f.incomparable} samples of {f.output} CANNOT BE COMPARED with float" for f in evidence.fidelity if f.incomparable]
+    if evidence.latency is not None and evidence.latency.ratio >= 1:
+        news.append(f"SLOWER than float on {evidence.latency.runtime}: {evidence.latency.ratio:.2f} times its latency")
+    return news
 
 
 def summary_rows(evidence: Evidence) -> list[Row]:

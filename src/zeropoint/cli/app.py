@@ -48,6 +48,9 @@ def quantize(
     weight_storage: Annotated[
         Literal["integer", "float"], typer.Option(help="Weights as integers, or as floats behind a Q/DQ pair.")
     ] = "integer",
+    bias: Annotated[
+        Literal["corrected", "kept"], typer.Option(help="Biases corrected for the mean error of the rounded weights, or kept.")
+    ] = "corrected",
     seed: Annotated[int, typer.Option(help="Of random data.")] = 0,
     evaluate: Annotated[bool, typer.Option("--evaluate/--no-evaluate", help="Compare with the float network before handing over.")] = True,
     json: JsonOption = False,
@@ -66,6 +69,7 @@ def quantize(
             batch_size=batch_size,
             include=include or (),
             exclude=exclude or (),
+            bias=bias,
             weight_storage=weight_storage,
             seed=seed,
             plan=plan,
@@ -88,6 +92,10 @@ def _destination(model: Path, output: Path | None) -> Path:
     destination = output or Path(f"{model.stem}.int8.onnx")
     if destination.exists() and model.exists() and destination.samefile(model):
         raise RecipeError(f"--output: found {destination}, which is the float model itself, expected another file; it is never overwritten")
+    if destination.is_dir():
+        raise RecipeError(
+            f"--output: found the folder {destination}, expected the name of the file to write; add one, as in model.int8.onnx"
+        )
     if not destination.absolute().parent.is_dir():
         raise RecipeError(f"--output: folder {destination.absolute().parent} does not exist; make it first, so that no work is lost")
     return destination

@@ -22,7 +22,7 @@ from zeropoint.calibrate import silent
 from zeropoint.errors import ZeropointError
 from zeropoint.lint import Finding
 from zeropoint.notes import Note
-from zeropoint.result import Result, summary_rows, verdict
+from zeropoint.result import Result, bad_news, summary_rows, verdict
 
 MOST_NOTES = 12
 console = Console(highlight=False)
@@ -54,13 +54,12 @@ def show_error(error: ZeropointError) -> None:
 
 def show_result(result: Result, written: Sequence[Path]) -> None:
     """Print the verdict, one table, what stayed in float, and the next command."""
-    broken = bool(result.evidence.findings) or (result.evidence.latency is not None and result.evidence.latency.ratio >= 1)
-    console.print(Text(verdict(result), style="bold red" if broken else "bold green"), soft_wrap=True)
+    console.print(Text(verdict(result), style="bold red" if bad_news(result) else "bold green"), soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for header, justify in (("", "left"), ("float", "right"), ("quantized", "right"), ("", "left")):
         table.add_column(header, justify=justify)  # type: ignore[arg-type]
     for row in summary_rows(result.evidence):
-        table.add_row(row.what, row.float_value, row.quantized_value, row.comparison)
+        table.add_row(Text(row.what), row.float_value, row.quantized_value, row.comparison)  # a name may look like markup
     console.print(table)
     if result.plan.provenance.calibration_data:
         console.print(Text(f"calibrated on {result.plan.provenance.calibration_data}"), soft_wrap=True)

@@ -35,6 +35,29 @@ def feeds(samples: Samples, batch_size: int, *, on_note: Callable[[Note], None])
     return _free_batches(samples, batch_size) if fixed is None else _fixed_batches(samples, fixed, on_note=on_note)
 
 
+def feed_count(samples: Samples, batch_size: int) -> int:
+    """Return how many batches `feeds` gives of samples of one shape."""
+    fixed = batch_axis(samples.inputs).size
+    return -(-len(samples) // batch_size) if fixed is None else len(samples) // fixed
+
+
+def fed(samples: Samples) -> Samples:
+    """Return those of `samples` that `feeds` gives, in order: all but those that fill no batch of a network whose batch axis is fixed.
+
+    Raises:
+        DataError: a sample cannot be read or does not fit the network.
+    """
+    size = batch_axis(samples.inputs).size
+    if size is None or size == 1:
+        return samples
+    positions: list[int] = []
+    start = 0
+    for group in _groups(samples, size):
+        positions += range(start, start + size) if len(group) == size else ()
+        start += len(group)
+    return samples.select(positions)
+
+
 def _free_batches(samples: Samples, size: int) -> Iterator[Feed]:
     return (_joined(group) for group in _groups(samples, size))
 

@@ -12,6 +12,7 @@ from zeropoint.data.inputs import Array, Feed, InputInfo, batch_axis, shape_text
 from zeropoint.errors import DataError
 
 DEFAULT_COUNT = 32
+NOT_REAL = "random numbers, not real data"  # in every description, from where it reaches plans and verdicts
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class RandomSource:
     @property
     def description(self) -> str:
         """That it is random, so that nobody takes what comes of it for a measurement."""
-        return f"random numbers, not real data ({self.count} samples, seed {self.seed})"
+        return f"{NOT_REAL} ({self.count} samples, seed {self.seed})"
 
     def __len__(self) -> int:
         """How many samples there are."""

@@ -21,11 +21,13 @@ WORST_PERCENTILE = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputFidelity:
-    """How near one output stays to the float network's, over all samples.
+    """How near one output stays to the float network's, over all samples: the rows along its axis 0, one where it has none.
 
     sqnr_db: 10 log10 of signal over error energy; median and worst are of the samples' own values, the worst being their 1st
-    percentile. agreement: share of samples with the same largest class; accuracies: share that equals the label; None where the
-    output does not look like logits, or there are no labels.
+    percentile, both the lower of two neighbours. agreement: share of samples with the same largest class; accuracies: share that
+    equals the label; None where the output does not look like logits, or has not one row for each label.
+    incomparable: samples whose shape differs between the networks, or that hold NaN or infinity in either. Their error counts as
+    infinite, so that with a single one sqnr_db is -inf, max_error inf and cosine NaN; a NaN agrees with no class and no label.
     """
 
     output: str
@@ -34,6 +36,7 @@ class OutputFidelity:
     sqnr_worst_db: float
     cosine: float
     max_error: float
+    incomparable: int
     agreement: float | None
     float_accuracy: float | None
     accuracy: float | None
@@ -51,7 +54,7 @@ class _Sums:
 
 
 def compare_outputs(reference: Run, quantized: Run, feeds: Iterable[Feed], *, labels: Labels | None = None) -> tuple[OutputFidelity, ...]:
-    """Run both networks on all `feeds` and return the fidelity of each output that is a float or integer tensor.
+    """Run both networks on all `feeds` and return the fidelity of each output that is a float or integer tensor, if any is.
 
     `labels` (samples,) are class indices in the order of the feeds; accuracy is judged on outputs that look like logits: of shape
     (samples, classes) and not of unit length, as embeddings are.
@@ -60,53 +63,72 @@ def compare_outputs(reference: Run, quantized: Run, feeds: Iterable[Feed], *, la
         DataError: there are no feeds, or not as many labels as samples.
     """
     sums: dict[str, _Sums] = {}
+    found_none = True
     for feed in feeds:
+        found_none = False
         ours = quantized(feed)
         for name, theirs in reference(feed).items():
             # Sequences and optionals come back as lists and None, whatever the runtime's signature says.
             if hasattr(theirs, "dtype") and theirs.dtype.kind in "fiu":
                 _add(sums.setdefault(name, _Sums()), theirs, ours[name])
-    if not sums:
+    if found_none:
         raise DataError(
             "evaluation data: found no samples, expected at least one; give --eval-data, or more samples than calibration takes"
         )
+    _check_labels(sums, labels)
     return tuple(_fidelity(name, found, labels) for name, found in sums.items())
 
 
 def _add(sums: _Sums, reference: Array, actual: Array) -> None:
-    ref, act = reference.astype(np.float64), actual.astype(np.float64)
-    samples = ref.shape[0] if ref.ndim else 1
-    ref, act = ref.reshape(samples, -1), act.reshape(samples, -1)
-    sums.signal += np.square(ref).sum(axis=1).tolist()
-    sums.error += np.square(ref - act).sum(axis=1).tolist()
-    sums.dot += float((ref * act).sum())
-    sums.energy += float(np.square(act).sum())
-    sums.max_error = max(sums.max_error, float(np.abs(ref - act).max(initial=0.0)))
+    samples = max(1, reference.shape[0]) if reference.ndim else 1
+    ref = reference.astype(np.float64).reshape(samples, -1)
+    same_shape = actual.shape == reference.shape
+    act = actual.astype(np.float64).reshape(samples, -1) if same_shape else np.full_like(ref, np.nan)
+    with np.errstate(over="ignore", invalid="ignore"):
+        signal, energy, error = (np.square(values).sum(axis=1) for values in (ref, act, ref - act))
+        comparable = np.isfinite(signal + energy + error) & same_shape
+    sums.signal += np.where(comparable, signal, 0.0).tolist()
+    sums.error += np.where(comparable, error, np.inf).tolist()
+    sums.dot += float((ref[comparable] * act[comparable]).sum())
+    sums.energy += float(energy[comparable].sum())
+    sums.max_error = max(sums.max_error, float(np.abs(ref - act).max(initial=0.0)) if comparable.all() else np.inf)
     sums.is_logits &= _looks_like_logits(reference)
     if sums.is_logits:
-        sums.predictions += zip(ref.argmax(axis=1).tolist(), act.argmax(axis=1).tolist(), strict=True)
+        sums.predictions += zip(_classes(ref, nothing=-1), _classes(act, nothing=-2), strict=True)
+
+
+def _classes(rows: npt.NDArray[np.float64], *, nothing: int) -> list[int]:
+    """The largest class of each row, and `nothing` where a NaN makes it none."""
+    return [int(best) for best in np.where(np.isnan(rows).any(axis=1), nothing, rows.argmax(axis=1))]
 
 
 def _looks_like_logits(output: npt.NDArray[Any]) -> bool:
-    if output.ndim != LOGITS_RANK or output.shape[1] < 2 or output.dtype.kind != "f":
+    if output.ndim != LOGITS_RANK or output.shape[0] == 0 or output.shape[1] < 2 or output.dtype.kind != "f":
         return False
-    return not np.allclose(np.square(output).sum(axis=1), 1.0, atol=1e-3) or bool((output >= 0).all())
+    return not np.allclose(np.square(output.astype(np.float64)).sum(axis=1), 1.0, atol=1e-3) or bool((output >= 0).all())
+
+
+def _check_labels(sums: Mapping[str, _Sums], labels: Labels | None) -> None:
+    counts = [len(found.predictions) for found in sums.values() if found.is_logits]
+    if labels is not None and counts and len(labels) not in counts:
+        raise DataError(f"labels: found {len(labels)} for {counts[0]} samples, expected one for each")
 
 
 def _fidelity(name: str, sums: _Sums, labels: Labels | None) -> OutputFidelity:
     signal, error = np.asarray(sums.signal), np.asarray(sums.error)
     per_sample = _decibels(signal, error)
     ours = np.asarray(sums.predictions, np.int64).reshape(-1, 2) if sums.is_logits else None
-    if ours is not None and labels is not None and len(labels) != len(ours):
-        raise DataError(f"labels: found {len(labels)} for {len(ours)} samples, expected one for each")
-    judged = ours is not None and labels is not None
+    judged = ours is not None and labels is not None and len(labels) == len(ours)
+    incomparable = int(np.isinf(error).sum())
+    worst, median = np.percentile(per_sample, (WORST_PERCENTILE, 50.0), method="lower").tolist()
     return OutputFidelity(
         output=name,
         sqnr_db=float(_decibels(signal.sum(), error.sum())),
-        sqnr_median_db=float(np.median(per_sample)),
-        sqnr_worst_db=float(np.percentile(per_sample, WORST_PERCENTILE, method="lower")),
-        cosine=_cosine(sums.dot, signal.sum(), sums.energy),
+        sqnr_median_db=median,
+        sqnr_worst_db=worst,
+        cosine=np.nan if incomparable else _cosine(sums.dot, signal.sum(), sums.energy),
         max_error=sums.max_error,
+        incomparable=incomparable,
         agreement=float((ours[:, 0] == ours[:, 1]).mean()) if ours is not None else None,
         float_accuracy=float((ours[:, 0] == labels).mean()) if judged else None,  # type: ignore[index]
         accuracy=float((ours[:, 1] == labels).mean()) if judged else None,  # type: ignore[index]

@@ -1,0 +1,386 @@
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from typer.testing import CliRunner
+
+from zeropoint import api, cli
+from zeropoint.cli.app import app
+from zeropoint.demo import load_digits
+from zeropoint.errors import ZeropointError
+from zeropoint.graph.store import serialize
+from zeropoint.lint import Finding
+from zeropoint.plan import load_plan
+from zeropoint.result import verdict
+
+COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
+LOOKS_STYLED = re.compile(r"\x1b\[")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A working folder with the demo's network and some digits in it."""
+
+    folder: Path
+
+    @property
+    def files(self) -> set[str]:
+        return {path.name for path in self.folder.iterdir()}
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    digits = load_digits()
+    (tmp_path / "digits.onnx").write_bytes(digits.model.read_bytes())
+    np.save(tmp_path / "few.npy", digits.calibration[:12])
+    np.save(tmp_path / "labels.npy", digits.calibration_labels[:12])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    return Place(tmp_path)
+
+
+@dataclass(frozen=True)
+class Run:
+    code: int
+    out: str
+    err: str
+
+
+Zeropoint = Callable[..., Run]
+
+
+@pytest.fixture
+def zeropoint(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Zeropoint:
+    """Run the whole command in this process, as `python -m zeropoint` would."""
+
+    def run(*arguments: str) -> Run:
+        monkeypatch.setattr(sys, "argv", ["zeropoint", *arguments])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capfd.readouterr()
+        return Run(int(ended.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+def spawn(folder: Path, *arguments: str) -> Run:
+    done = subprocess.run(
+        [sys.executable, "-m", "zeropoint", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={"COLUMNS": "80", "PATH": "", "HOME": str(folder.parent)},
+        check=False,
+    )
+    return Run(done.returncode, done.stdout, done.stderr)
+
+
+QUANTIZE = ("quantize", "digits.onnx", "--data", "few.npy", "--target", "tensorrt", "--samples", "8")
+
+
+# --- the real command, in its own process ----------------------------------------------------------------------------------
+
+
+def test_command_quantizes_and_shows_what_it_cost(place: Place) -> None:
+    run = spawn(place.folder, *QUANTIZE, "--labels", "labels.npy")
+    assert (run.code, run.err) == (0, "")
+    assert place.files == {"digits.onnx", "few.npy", "labels.npy", "digits.int8.onnx", "digits.int8.onnx.plan.json"}
+    assert not LOOKS_STYLED.search(run.out)
+    table = [line.rstrip() for line in run.out.splitlines()]
+    assert table[0].startswith("tensorrt: 3.6x smaller; ")
+    for row in (
+        r" size +0\.45 MB +0\.13 MB +0\.28 of float",
+        r" operators in integers +8 +of 10 that could be",
+        r" SQNR +\d\d\.\d dB +median .*",
+    ):
+        assert any(re.fullmatch(row, line) for line in table)
+    assert max(map(len, table[1 : table.index("notes")])) <= 80
+    assert "  stem.conv: Conv stays in float: 1 input and 48 output channels; below 16 tensorrt has no integer kernel that pays" in table
+    assert "calibrated on 8 of 12 samples of few.npy" in table
+    assert table[-2:] == [
+        "wrote digits.int8.onnx and digits.int8.onnx.plan.json",
+        "next: trtexec --onnx=digits.int8.onnx --saveEngine=digits.int8.engine",
+    ]
+
+
+def test_users_mistake_is_a_paragraph_on_standard_error(place: Place) -> None:
+    run = spawn(place.folder, "quantize", "none.onnx", "--data", "few.npy", "--target", "tensorrt")
+    assert (run.code, run.out) == (2, "")
+    assert re.fullmatch(r"error: none\.onnx: cannot be read \(No such file or directory\); expected an ONNX file.*\n", run.err)
+
+
+def test_json_is_all_that_stands_on_standard_output(place: Place) -> None:
+    run = spawn(place.folder, *QUANTIZE, "--json")
+    assert (run.code, run.err) == (0, "")
+    assert json.loads(run.out)["model"] == "digits.int8.onnx"
+
+
+# --- quantize --------------------------------------------------------------------------------------------------------------
+
+
+def test_command_and_function_give_the_same(place: Place, zeropoint: Zeropoint) -> None:
+    run = zeropoint(*QUANTIZE, "-o", "own.onnx", "--json")
+    result = api.quantize("digits.onnx", data="few.npy", target="tensorrt", samples=8)
+    assert (place.folder / "own.onnx").read_bytes() == serialize(result.model)
+    assert load_plan(place.folder / "own.onnx.plan.json") == result.plan
+    document = json.loads(run.out)
+    assert list(document) == ["model", "plan", "target", "verdict", "evidence", "provenance", "notes", "next"]
+    assert (document["model"], document["plan"], document["target"]) == ("own.onnx", "own.onnx.plan.json", "tensorrt")
+    assert document["verdict"] == verdict(result)
+    assert document["evidence"]["fidelity"][0]["sqnr_db"] == pytest.approx(result.evidence.fidelity[0].sqnr_db)
+    assert document["provenance"]["model_sha256"] == hashlib.sha256(Path("digits.onnx").read_bytes()).hexdigest()
+    assert [note["where"] for note in document["notes"]] == [note.where for note in result.notes]
+    assert document["next"] == "trtexec --onnx=own.onnx --saveEngine=own.engine"
+
+
+OPTIONS: dict[str, tuple[Sequence[str], str, Any]] = {
+    "defaults": ((), "solver", "auto"),
+    "no-data": ((), "eval_data", None),
+    "data": ((), "data", "few.npy"),
+    "target": ((), "target", "tensorrt"),
+    "preprocess": (("--preprocess", "imagenet"), "preprocess", "imagenet"),
+    "solver": (("--solver", "percentile:99"), "solver", "percentile:99"),
+    "weight-solver": (("--weight-solver", "minmax"), "weight_solver", "minmax"),
+    "samples": (("--samples", "3"), "samples", 3),
+    "batch-size": (("--batch-size", "7"), "batch_size", 7),
+    "eval-data": (("--eval-data", "few.npy"), "eval_data", "few.npy"),
+    "labels": (("--labels", "stem"), "labels", "stem"),
+    "plan": (("--plan", "some.json"), "plan", Path("some.json")),
+    "include": (("--include", "a*", "--include", "Conv"), "include", ["a*", "Conv"]),
+    "exclude": (("--exclude", "b*"), "exclude", ["b*"]),
+    "weight-storage": (("--weight-storage", "float"), "weight_storage", "float"),
+    "bias": (("--bias", "kept"), "bias", "kept"),
+    "seed": (("--seed", "5"), "seed", 5),
+    "no-evaluate": (("--no-evaluate",), "evaluate", False),
+}
+
+
+class Reached(Exception):
+    """The function was called."""
+
+
+@pytest.mark.parametrize(("arguments", "parameter", "value"), OPTIONS.values(), ids=OPTIONS)
+def test_option_reaches_the_function(
+    place: Place, monkeypatch: pytest.MonkeyPatch, arguments: Sequence[str], parameter: str, value: Any
+) -> None:
+    calls: list[dict[str, Any]] = []
+
+    def called(model: Path, **options: Any) -> None:
+        calls.append(options)
+        raise Reached
+
+    monkeypatch.setattr(api, "quantize", called)
+    result = CliRunner().invoke(app, ["quantize", "digits.onnx", "--data", "few.npy", "--target", "tensorrt", *arguments])
+    assert isinstance(result.exception, Reached)
+    assert calls[0][parameter] == value
+
+
+def test_every_parameter_of_the_function_has_its_option() -> None:
+    parameters = set(inspect.signature(api.quantize).parameters) - {"model", "progress"}
+    assert {parameter for _, parameter, _ in OPTIONS.values()} == parameters
+
+
+def test_quiet_prints_nothing(place: Place, zeropoint: Zeropoint) -> None:
+    assert zeropoint(*QUANTIZE, "--quiet", "--no-evaluate") == Run(0, "", "")
+    assert "digits.int8.onnx" in place.files
+
+
+def test_plan_is_started_from(place: Place, zeropoint: Zeropoint) -> None:
+    assert zeropoint(*QUANTIZE, "--no-evaluate", "-q").code == 0
+    again = zeropoint(
+        "quantize", "digits.onnx", "-t", "tensorrt", "--plan", "digits.int8.onnx.plan.json", "--no-evaluate", "-o", "again.onnx", "-q"
+    )
+    assert again == Run(0, "", "")
+    assert (place.folder / "again.onnx").read_bytes() == (place.folder / "digits.int8.onnx").read_bytes()
+
+
+def test_random_data_is_the_first_thing_said(place: Place, zeropoint: Zeropoint) -> None:
+    run = zeropoint("quantize", "digits.onnx", "--data", "random", "-t", "tensorrt", "--samples", "4", "--no-evaluate")
+    assert run.out.startswith("tensorrt: ONLY A TRIAL: on random numbers, not real data; ")
+    assert "calibrated on 4 of 4 samples of random numbers, not real data" in run.out
+
+
+def test_broken_rules_end_with_3_but_leave_the_file(place: Place, zeropoint: Zeropoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    finding = Finding("conv", "zero-points", "found 3, expected 0", "quantize symmetrically")
+    monkeypatch.setattr(api, "lint_model", lambda model, target: (finding,))
+    run = zeropoint(*QUANTIZE, "--no-evaluate")
+    assert (run.code, run.err) == (3, "")
+    assert run.out.startswith("tensorrt: BREAKS RULES of tensorrt in 1 places; ")
+    assert "conv: breaks zero-points: found 3, expected 0; quantize symmetrically" in run.out
+    assert "digits.int8.onnx" in place.files
+
+
+# --- mistakes --------------------------------------------------------------------------------------------------------------
+
+MISTAKES: dict[str, tuple[Sequence[str], str]] = {
+    "no-data": (("quantize", "digits.onnx", "-t", "tensorrt"), r"data: found none"),
+    "missing-data": (("quantize", "digits.onnx", "-t", "tensorrt", "--data", "none/"), r"data: found 'none/'.*check the path"),
+    "output-is-the-model": ((*QUANTIZE, "-o", "digits.onnx"), r"--output: found digits\.onnx, which is the float model itself"),
+    "output-is-the-model-by-another-path": ((*QUANTIZE, "-o", "../{here}/digits.onnx"), r"which is the float model itself"),
+    "output-in-no-folder": ((*QUANTIZE, "-o", "none/m.onnx"), r"--output: folder .*/none does not exist; make it first"),
+    "output-is-a-folder": ((*QUANTIZE, "-o", "."), r"--output: found the folder \., expected the name of the file to write"),
+    "solver": ((*QUANTIZE, "--solver", "mean"), r"mean"),
+    "plan": ((*QUANTIZE, "--plan", "digits.onnx"), r"plan digits\.onnx: cannot be read"),
+    "not-a-model": (("lint", "few.npy", "-t", "tensorrt"), r"few\.npy: found \d+ bytes that are not an ONNX model"),
+    "no-model": (("lint", "none.onnx", "-t", "tensorrt"), r"none\.onnx: cannot be read"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES.values(), ids=MISTAKES)
+def test_mistake_is_one_paragraph_and_exit_code_2(place: Place, zeropoint: Zeropoint, arguments: Sequence[str], message: str) -> None:
+    before = place.files
+    run = zeropoint(*(argument.format(here=place.folder.name) for argument in arguments))
+    assert (run.code, run.out) == (2, "")
+    [line] = run.err.splitlines()
+    assert line.startswith("error: ")
+    assert re.search(message, line)
+    assert place.files == before
+
+
+@pytest.mark.parametrize("arguments", [(*QUANTIZE, "-o", "none/m.onnx"), (*QUANTIZE, "-o", "digits.onnx"), (*QUANTIZE, "-o", ".")])
+def test_output_is_refused_before_any_work(place: Place, monkeypatch: pytest.MonkeyPatch, arguments: Sequence[str]) -> None:
+    monkeypatch.setattr(api, "quantize", None)
+    result = CliRunner().invoke(app, arguments)
+    assert isinstance(result.exception, ZeropointError)
+
+
+@pytest.mark.parametrize("json_too", [False, True], ids=["plain", "json"])
+def test_json_is_not_begun_where_there_is_a_mistake(place: Place, zeropoint: Zeropoint, json_too: bool) -> None:
+    run = zeropoint("lint", "none.onnx", "-t", "tensorrt", *(["--json"] if json_too else []))
+    assert (run.code, run.out) == (2, "")
+
+
+WRONG_USE: dict[str, tuple[Sequence[str], str]] = {
+    "unknown-option": ((*QUANTIZE, "--bits", "4"), "No such option: --bits"),
+    "misspelt-option": ((*QUANTIZE, "--exclud", "x"), "--exclude"),
+    "unknown-command": (("quantise", "digits.onnx"), "No such command 'quantise'"),
+    "unknown-target": (("lint", "digits.onnx", "-t", "cuda"), "'tensorrt'"),
+    "no-target": (("lint", "digits.onnx"), "Missing option '--target'"),
+    "no-model": (("quantize", "-t", "tensorrt"), "Missing argument"),
+    "no-number": ((*QUANTIZE, "--samples", "many"), "--samples"),
+    "unknown-choice": ((*QUANTIZE, "--weight-storage", "int4"), "--weight-storage"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), WRONG_USE.values(), ids=WRONG_USE)
+def test_wrong_use_is_explained_and_ends_with_2(place: Place, arguments: Sequence[str], message: str) -> None:
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "80"})
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+# --- lint ------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def for_tensorrt() -> bytes:
+    digits = load_digits()
+    return serialize(api.quantize(digits.model, data=digits.calibration[:4], target="tensorrt", evaluate=False).model)
+
+
+@pytest.fixture
+def linted(place: Place, for_tensorrt: bytes) -> Place:
+    (place.folder / "int8.onnx").write_bytes(for_tensorrt)
+    return place
+
+
+def test_lint_says_that_rules_are_kept(linted: Place, zeropoint: Zeropoint) -> None:
+    assert zeropoint("lint", "int8.onnx", "-t", "tensorrt") == Run(0, "int8.onnx keeps the rules of tensorrt\n", "")
+
+
+def test_lint_groups_findings_by_rule_and_ends_with_3(linted: Place, zeropoint: Zeropoint) -> None:
+    run = zeropoint("lint", "int8.onnx", "-t", "onnxruntime")
+    assert (run.code, run.err) == (3, "")
+    lines = run.out.splitlines()
+    assert (
+        lines[0]
+        == f"int8.onnx breaks rules of onnxruntime in {sum(line.startswith('  ') and 'remedy' not in line for line in lines)} places"
+    )
+    assert lines[2:4] == ["activation-format (6)", "  remedy: quantize for ONNX Runtime on an x86 CPU"]
+    assert "  stem.relu/QuantizeLinear: the activation 'stem.relu' has int8 codes, expected uint8" in lines
+
+
+@pytest.mark.parametrize(("target", "code"), [("tensorrt", 0), ("onnxruntime", 3)])
+def test_lint_prints_json_alone(linted: Place, zeropoint: Zeropoint, target: str, code: int) -> None:
+    run = zeropoint("lint", "int8.onnx", "-t", target, "--json")
+    document = json.loads(run.out)
+    assert (run.code, run.err, document["model"], document["target"]) == (code, "", "int8.onnx", target)
+    assert [finding["node"] for finding in document["findings"]] == [finding.node for finding in api.lint("int8.onnx", target=target)]
+
+
+# --- help ------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_says_what_the_command_does_and_shows_an_example(command: str) -> None:
+    result = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "80"})
+    text = " ".join(result.stdout.split())
+    assert result.exit_code == 0
+    assert f"Example: zeropoint {command} " in text
+    assert "--json" in text
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_example_of_the_help_can_be_parsed(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def called(*_: Any, **__: Any) -> None:
+        raise Reached
+
+    monkeypatch.setattr(api, command, called)
+    text = " ".join(CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "80"}).stdout.split())
+    arguments = text.partition("Example: zeropoint ")[2].split()
+    assert isinstance(CliRunner().invoke(app, arguments).exception, Reached)
+
+
+def test_command_alone_lists_the_commands() -> None:
+    result = CliRunner().invoke(app, [], env={"COLUMNS": "80"})
+    assert all(f" {command} " in result.output for command in COMMANDS)
+
+
+# --- interrupted -----------------------------------------------------------------------------------------------------------
+
+
+def interrupt(*_: Any, **__: Any) -> Iterator[Any]:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("moment", ["zeropoint.api.calibrate", "zeropoint.api.compare_outputs", "zeropoint.result.Session", "os.fsync"])
+def test_interruption_leaves_nothing_half_written(place: Place, zeropoint: Zeropoint, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    before = place.files
+    monkeypatch.setattr(moment, interrupt)
+    run = zeropoint(*QUANTIZE)
+    assert (run.code, run.out) == (130, "")
+    assert "Traceback" not in run.err
+    assert place.files == before
+
+
+# --- names that look like something else -----------------------------------------------------------------------------------
+
+
+def test_names_are_printed_as_they_are(place: Place, zeropoint: Zeropoint) -> None:
+    model = onnx.load("digits.onnx")
+    for node in model.graph.node:
+        if node.name == "head":
+            node.name = "[bold]/head<b>&amp;[/]"
+    file = "m [red]x[b].onnx"
+    onnx.save(model, file)
+    run = zeropoint("quantize", file, "--data", "few.npy", "-t", "tensorrt", "--samples", "8", "--no-evaluate")
+    assert run.code == 0
+    assert "  [bold]/head<b>&amp;[/]: Gemm stays in float" in run.out
+    assert "wrote m [red]x[b].int8.onnx and m [red]x[b].int8.onnx.plan.json" in run.out
+    assert zeropoint("lint", file, "-t", "tensorrt").out == f"{file} keeps the rules of tensorrt\n"
+    assert "error: [bold]none.onnx: cannot be read" in zeropoint("lint", "[bold]none.onnx", "-t", "tensorrt").err

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from rich.console import Console
+
+from zeropoint.cli import render
+from zeropoint.errors import DataError
+from zeropoint.evaluate.evidence import Coverage, Evidence
+from zeropoint.evaluate.fidelity import OutputFidelity
+from zeropoint.evaluate.latency import Latency
+from zeropoint.graph.load import load
+from zeropoint.lint import Finding
+from zeropoint.notes import Note
+from zeropoint.plan import Plan, Provenance
+from zeropoint.result import Result
+
+FIDELITY = OutputFidelity(
+    output="y",
+    sqnr_db=40.0,
+    sqnr_median_db=41.0,
+    sqnr_worst_db=33.0,
+    cosine=0.9999,
+    max_error=0.1,
+    incomparable=0,
+    agreement=0.998,
+    float_accuracy=0.986,
+    accuracy=0.984,
+)
+EVIDENCE = Evidence(
+    float_bytes=4_000_000,
+    quantized_bytes=1_000_000,
+    coverage=Coverage(8, 10),
+    fidelity=(FIDELITY,),
+    latency=Latency(runtime="onnxruntime", float_ms=2.0, quantized_ms=1.0, ratio=0.5, rounds=15),
+    evaluation_data="500 of 500 samples of photos",
+)
+WRITTEN = (Path("m.int8.onnx"), Path("m.int8.onnx.plan.json"))
+
+
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What a terminal of 80 columns without colour shows."""
+    shown = io.StringIO()
+    for name in ("console", "errors"):
+        monkeypatch.setattr(render, name, Console(file=shown, width=80, highlight=False, color_system=None))
+    return shown
+
+
+@pytest.fixture
+def colours(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+    shown = io.StringIO()
+    monkeypatch.setattr(
+        render, "console", Console(file=shown, width=80, highlight=False, force_terminal=True, color_system="standard", no_color=False)
+    )
+    yield shown
+
+
+def result(*, notes: tuple[Note, ...] = (), **fields: Any) -> Result:
+    network = onnx.parser.parse_model('<ir_version: 8, opset_import: ["" : 17]> g (float[1, 4] x) => (float[1, 4] y) { y = MatMul(x, w) }')
+    network.graph.initializer.append(numpy_helper.from_array(np.eye(4, dtype=np.float32), "w"))
+    plan = Plan(target="tensorrt", entries=(), provenance=Provenance(calibration_data="128 of 628 samples of photos"))
+    return Result(model=load(network), plan=plan, evidence=replace(EVIDENCE, **fields), notes=notes)
+
+
+def test_result_is_a_verdict_a_table_and_the_next_command(screen: io.StringIO) -> None:
+    render.show_result(result(notes=(Note("conv", "stays in float"),)), WRITTEN)
+    assert [line.rstrip() for line in screen.getvalue().splitlines()] == [
+        "tensorrt: 2.0x faster on onnxruntime; 4.0x smaller; 40.0 dB to the float network, 99.8% agreement",
+        "",
+        "                           float   quantized",
+        " ────────────────────────────────────────────────────────────────────────────",
+        " size                    4.00 MB     1.00 MB   0.25 of float",
+        " operators in integers                     8   of 10 that could be",
+        " SQNR                                40.0 dB   median 41.0, worst sample 33.0",
+        " cosine                              0.99990",
+        " top-1 agreement                      99.80%",
+        " accuracy                 98.60%      98.40%   -0.20 points",
+        " latency, onnxruntime    2.00 ms     1.00 ms   0.50 of float",
+        "",
+        "calibrated on 128 of 628 samples of photos",
+        "judged on 500 of 500 samples of photos",
+        "",
+        "notes",
+        "  conv: stays in float",
+        "",
+        "wrote m.int8.onnx and m.int8.onnx.plan.json",
+        "next: trtexec --onnx=m.int8.onnx --saveEngine=m.int8.engine",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "colour"),
+    [
+        pytest.param({}, "\x1b[1;32m", id="well"),
+        pytest.param({"findings": (Finding("conv", "zero-points", "found 3", "mend it"),)}, "\x1b[1;31m", id="broken-rules"),
+        pytest.param({"coverage": Coverage(0, 3)}, "\x1b[1;31m", id="nothing-quantized"),
+        pytest.param({"latency": replace(EVIDENCE.latency, ratio=1.2)}, "\x1b[1;31m", id="slower"),  # type: ignore[type-var]
+        pytest.param({"evaluation_data": "random numbers, not real data"}, "\x1b[1;31m", id="random"),
+        pytest.param({"fidelity": (replace(FIDELITY, incomparable=1),)}, "\x1b[1;31m", id="incomparable"),
+    ],
+)
+def test_bad_news_are_red(colours: io.StringIO, fields: dict[str, Any], colour: str) -> None:
+    render.show_result(result(**fields), WRITTEN)
+    assert colours.getvalue().startswith(f"{colour}tensorrt: ")
+
+
+MARKUP = "[bold]/layer[/bold]<b>&amp;</b>[link=x]"
+
+
+def test_names_that_look_like_markup_are_shown_as_they_are(screen: io.StringIO) -> None:
+    outputs = (replace(FIDELITY, output="[red]a"), replace(FIDELITY, output="b[/]"))
+    render.show_result(result(notes=(Note(MARKUP, f"because of {MARKUP}"),), fidelity=outputs), (Path("[i]m.onnx"), Path("[i]m.plan")))
+    render.show_findings([Finding(MARKUP, "rule", f"message {MARKUP}", f"remedy {MARKUP}")], model=Path("[i]m.onnx"), target="tensorrt")
+    render.show_findings([], model=Path("[i]m.onnx"), target="tensorrt")
+    render.show_error(DataError(f"{MARKUP}: found [red]nothing[/red]"))
+    shown = screen.getvalue()
+    for text in (
+        "SQNR of [red]a",
+        "SQNR of b[/]",
+        f"  {MARKUP}: because of {MARKUP}",
+        "wrote [i]m.onnx and [i]m.plan",
+        f"  {MARKUP}: message {MARKUP}",
+        f"  remedy: remedy {MARKUP}",
+        "[i]m.onnx keeps the rules of tensorrt",
+        f"error: {MARKUP}: found [red]nothing[/red]",
+    ):
+        assert text in shown
+
+
+def test_notes_of_one_reason_share_a_line(screen: io.StringIO) -> None:
+    render.show_result(result(notes=(Note("a", "one reason"), Note("c", "another reason"), Note("b", "one reason"))), WRITTEN)
+    shown = screen.getvalue().splitlines()
+    assert shown[shown.index("notes") + 1 : shown.index("notes") + 3] == ["  c: another reason", "  a and 1 more: one reason"]
+
+
+def test_many_reasons_are_cut_short_with_the_place_of_the_others(screen: io.StringIO) -> None:
+    render.show_result(result(notes=tuple(Note("a", f"reason {i:02}") for i in range(render.MOST_NOTES + 3))), WRITTEN)
+    assert f"  a: reason {render.MOST_NOTES - 1}\n  and 3 other reasons: see m.int8.onnx.plan.json\n" in screen.getvalue()
+
+
+def test_many_findings_are_cut_short(screen: io.StringIO) -> None:
+    findings = [Finding(f"node{i:02}", "rule", "message", "remedy") for i in range(render.MOST_NOTES + 3)]
+    render.show_findings(findings, model=Path("m.onnx"), target="tensorrt")
+    assert "breaks rules of tensorrt in 15 places" in screen.getvalue()
+    assert "  and 3 more; --json lists all\n" in screen.getvalue()
+    assert "node12" not in screen.getvalue()
+
+
+def test_long_error_is_not_broken_into_lines(screen: io.StringIO) -> None:
+    render.show_error(DataError("word " * 100))
+    assert screen.getvalue().count("\n") == 1
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan], ids=str)
+def test_json_has_no_numbers_that_json_lacks(value: float) -> None:
+    document = render.result_document(result(fidelity=(replace(FIDELITY, sqnr_db=value),)), WRITTEN)
+    json.dumps(document, allow_nan=False)
+    assert document["evidence"]["fidelity"][0]["sqnr_db"] == str(value)
+
+
+@pytest.mark.parametrize(
+    ("shown", "is_terminal", "draws"), [(True, True, True), (True, False, False), (False, True, False)], ids=["terminal", "pipe", "quiet"]
+)
+def test_progress_is_drawn_in_a_terminal_alone(monkeypatch: pytest.MonkeyPatch, shown: bool, is_terminal: bool, draws: bool) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(render, "errors", Console(file=screen, width=80, force_terminal=is_terminal))
+    with render.progress(shown=shown) as report:
+        report("calibrating", 1, 2)
+        report("calibrating", 2, 2)
+        report("evaluating", 1, 1)
+    assert ("calibrating" in screen.getvalue(), "evaluating" in screen.getvalue()) == (draws, draws)
