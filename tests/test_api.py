@@ -15,10 +15,12 @@ import pytest
 from onnx import numpy_helper
 from PIL import Image
 
-from zeropoint import api
+from zeropoint import api, decide
 from zeropoint.calibrate import calibrate
+from zeropoint.data import choice
 from zeropoint.demo import PIXEL_MEAN, PIXEL_STD, Digits, load_digits
 from zeropoint.errors import DataError, ModelError, PlanError, RecipeError
+from zeropoint.evaluate import measure
 from zeropoint.evaluate.fidelity import compare_outputs
 from zeropoint.evaluate.latency import Latency
 from zeropoint.graph.store import serialize
@@ -41,7 +43,7 @@ def fake_latency(float_run: Callable[[], object], quantized_run: Callable[[], ob
 @pytest.fixture(scope="module", autouse=True)
 def no_stopwatch() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(api, "compare_latency", fake_latency)
+        patch.setattr(measure, "compare_latency", fake_latency)
         yield
 
 
@@ -177,7 +179,7 @@ def test_without_evaluation_nothing_is_compared_but_the_rules_are_checked(digits
         linted.append(target.name)
         return ()
 
-    monkeypatch.setattr(api, "lint_model", lint_model)
+    monkeypatch.setattr(measure, "lint_model", lint_model)
     evidence = quick(digits).evidence
     assert (evidence.fidelity, evidence.latency, evidence.evaluation_data) == ((), None, "")
     assert linted == ["tensorrt"]
@@ -370,8 +372,10 @@ def test_labels_are_taken_in_every_form(digits: Digits, tmp_path: Path, form: Ca
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        pytest.param({}, r"data: found none, expected samples of what the network sees in use; only .*random", id="nothing"),
-        pytest.param({"evaluate": False}, r"data: found none, expected samples", id="nothing-to-judge"),
+        pytest.param(
+            {}, r"data: found none to calibrate with, expected samples of what the network sees in use; only .*random", id="nothing"
+        ),
+        pytest.param({"evaluate": False}, r"data: found none to calibrate with", id="nothing-to-judge-either"),
         pytest.param({"eval_data": "random"}, r"data: found none to calibrate with", id="only-data-to-judge"),
         pytest.param({"data": ""}, r"data: found '', expected a folder of images or arrays", id="empty-text"),
         pytest.param({"data": []}, r"gave no samples, expected at least one", id="empty-list"),
@@ -394,7 +398,7 @@ def test_missing_data_is_an_error(digits: Digits, options: Mapping[str, Any], me
 def test_random_data_is_said_to_be_random(
     digits: Digits, options: Mapping[str, Any], where: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api, "MOST_EVALUATED", 16)
+    monkeypatch.setattr(choice, "MOST_EVALUATED", 16)
     result = quick(digits, samples=16, **{"evaluate": True, **options})
     assert verdict(result).startswith("tensorrt: ONLY A TRIAL: on random numbers, not real data")
     assert [note.where for note in result.notes if "random numbers, not real data" in note.reason] == where
@@ -415,8 +419,8 @@ def test_held_out_samples_do_not_calibrate(digits: Digits, monkeypatch: pytest.M
             seen[stage].append(feed["image"].tobytes())
             yield feed
 
-    monkeypatch.setattr(api, "calibrate", lambda net, tensors, feeds, **k: calibrate(net, tensors, spied(feeds, "calibrate"), **k))
-    monkeypatch.setattr(api, "compare_outputs", lambda a, b, feeds, **k: compare_outputs(a, b, spied(feeds, "compare_outputs"), **k))
+    monkeypatch.setattr(decide, "calibrate", lambda net, tensors, feeds, **k: calibrate(net, tensors, spied(feeds, "calibrate"), **k))
+    monkeypatch.setattr(measure, "compare_outputs", lambda a, b, feeds, **k: compare_outputs(a, b, spied(feeds, "compare_outputs"), **k))
     api.quantize(digits.model, data=digits.calibration[:50], target="tensorrt", samples=30)
     assert {stage: len(set(feeds)) for stage, feeds in seen.items()} == {"calibrate": 30, "compare_outputs": 20}
     assert set(seen["calibrate"]).isdisjoint(seen["compare_outputs"])
@@ -536,7 +540,7 @@ def test_plan_alone_gives_the_same_model(judged: dict[str, Judged], digits: Digi
 
 
 def test_plan_is_judged_on_data_without_calibrating(digits: Digits, trial: Result, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "calibrate", None)
+    monkeypatch.setattr(decide, "calibrate", None)
     result = api.quantize(digits.model, plan=trial.plan, eval_data=digits.test[:20], target="tensorrt")
     assert (result.evidence.fidelity[0].agreement or 0) > 0.9
 

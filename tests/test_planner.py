@@ -10,11 +10,11 @@ from tests.graph.networks import CHANNELS, Array, Planned, feed, network, place,
 
 from zeropoint.graph.initializers import constant_array
 from zeropoint.graph.materialize import materialize
-from zeropoint.lint import lint_model
 from zeropoint.numerics.affine import quantize_array
 from zeropoint.plan import Entry
 from zeropoint.planner import LARGEST_BIAS_CODE, make_plan
 from zeropoint.recipe import Recipe
+from zeropoint.rules import lint_model
 from zeropoint.statistics.tensor import EMPTY, TensorStatistic, observe
 from zeropoint.targets import TARGETS, get_target
 

@@ -19,10 +19,10 @@ from zeropoint.evaluate.evidence import Coverage, Evidence
 from zeropoint.evaluate.fidelity import OutputFidelity
 from zeropoint.evaluate.latency import Latency
 from zeropoint.graph.load import load
-from zeropoint.lint import Finding
 from zeropoint.notes import Note
 from zeropoint.plan import Plan, Provenance, load_plan
 from zeropoint.result import Result, bad_news, verdict
+from zeropoint.rules import Finding
 
 NETWORK = '<ir_version: 8, opset_import: ["" : 17]> g (float[1, 4] x) => (float[1, 4] y) { a = Relu(x) y = MatMul(a, w) }'
 FIDELITY = OutputFidelity(

@@ -20,10 +20,11 @@ from zeropoint import api, cli
 from zeropoint.cli.app import app
 from zeropoint.demo import load_digits
 from zeropoint.errors import ZeropointError
+from zeropoint.evaluate import measure
 from zeropoint.graph.store import serialize
-from zeropoint.lint import Finding
 from zeropoint.plan import load_plan
 from zeropoint.result import verdict
+from zeropoint.rules import Finding
 
 COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
 LOOKS_STYLED = re.compile(r"\x1b\[")
@@ -215,7 +216,7 @@ def test_random_data_is_the_first_thing_said(place: Place, zeropoint: Zeropoint)
 
 def test_broken_rules_end_with_3_but_leave_the_file(place: Place, zeropoint: Zeropoint, monkeypatch: pytest.MonkeyPatch) -> None:
     finding = Finding("conv", "zero-points", "found 3, expected 0", "quantize symmetrically")
-    monkeypatch.setattr(api, "lint_model", lambda model, target: (finding,))
+    monkeypatch.setattr(measure, "lint_model", lambda model, target: (finding,))
     run = zeropoint(*QUANTIZE, "--no-evaluate")
     assert (run.code, run.err) == (3, "")
     assert run.out.startswith("tensorrt: BREAKS RULES of tensorrt in 1 places; ")
@@ -358,7 +359,9 @@ def interrupt(*_: Any, **__: Any) -> Iterator[Any]:
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("moment", ["zeropoint.api.calibrate", "zeropoint.api.compare_outputs", "zeropoint.result.Session", "os.fsync"])
+@pytest.mark.parametrize(
+    "moment", ["zeropoint.decide.calibrate", "zeropoint.evaluate.measure.compare_outputs", "zeropoint.result.Session", "os.fsync"]
+)
 def test_interruption_leaves_nothing_half_written(place: Place, zeropoint: Zeropoint, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
     before = place.files
     monkeypatch.setattr(moment, interrupt)

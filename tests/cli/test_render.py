@@ -20,10 +20,10 @@ from zeropoint.evaluate.evidence import Coverage, Evidence
 from zeropoint.evaluate.fidelity import OutputFidelity
 from zeropoint.evaluate.latency import Latency
 from zeropoint.graph.load import load
-from zeropoint.lint import Finding
 from zeropoint.notes import Note
 from zeropoint.plan import Plan, Provenance
 from zeropoint.result import Result
+from zeropoint.rules import Finding
 
 FIDELITY = OutputFidelity(
     output="y",

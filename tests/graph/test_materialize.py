@@ -15,8 +15,8 @@ from zeropoint.errors import PlanError
 from zeropoint.graph.load import load
 from zeropoint.graph.materialize import WeightStorage, materialize
 from zeropoint.graph.store import serialize, serialized_size
-from zeropoint.lint import lint_model
 from zeropoint.plan import Correction, Entry, Plan, Reader
+from zeropoint.rules import lint_model
 from zeropoint.targets import TARGETS, get_target
 
 every_target = pytest.mark.parametrize("target", TARGETS)

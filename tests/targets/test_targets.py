@@ -10,7 +10,7 @@ from tests.graph.networks import network, run
 import zeropoint as zp
 from zeropoint.errors import RecipeError
 from zeropoint.graph.store import serialize
-from zeropoint.lint import RULES
+from zeropoint.rules import RULES
 from zeropoint.targets import TARGETS, Role, Target, get_target
 from zeropoint.targets.onnxruntime import ONNXRUNTIME
 from zeropoint.targets.tensorrt import TENSORRT

@@ -20,9 +20,9 @@ from rich.text import Text
 from zeropoint.calibrate import Progress as Report
 from zeropoint.calibrate import silent
 from zeropoint.errors import ZeropointError
-from zeropoint.lint import Finding
 from zeropoint.notes import Note
 from zeropoint.result import Result, bad_news, summary_rows, verdict
+from zeropoint.rules import Finding
 
 MOST_NOTES = 12
 console = Console(highlight=False)

@@ -8,9 +8,9 @@ from zeropoint.evaluate.fidelity import OutputFidelity
 from zeropoint.evaluate.latency import Latency
 from zeropoint.graph.model import Model
 from zeropoint.graph.operators import is_default_domain
-from zeropoint.lint import Finding
 from zeropoint.notes import Note
 from zeropoint.plan import Plan
+from zeropoint.rules import Finding
 from zeropoint.targets import Role, Target
 
 COMPUTING = frozenset(Role) - {Role.MOVES, Role.FUSES}

@@ -33,7 +33,7 @@ class Target:
         otherwise only the inputs that compute in integers do.
     min_channels: weighted operators with fewer input or output channels stay in float.
     machines: the values of platform.machine() on which a latency measured there speaks for the target; () for any.
-    lint: names of the rules in graph.lint that a file for this target must keep.
+    lint: names of the rules in zeropoint.rules that a file for this target must keep.
     """
 
     name: str

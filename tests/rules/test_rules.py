@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from zeropoint.graph.load import load
-from zeropoint.lint import RULES, Rule, lint_model
+from zeropoint.rules import RULES, Rule, lint_model
 from zeropoint.targets import TARGETS, Target, get_target
 
 CHANNELS = 16

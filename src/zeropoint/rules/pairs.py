@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zeropoint.lint.network import Float64Array, Network, Operator, Tensor
+from zeropoint.rules.network import Float64Array, Network, Operator, Tensor
 from zeropoint.targets import Role, Target
 
 # ONNX Runtime's own domain has the pair too, from before ONNX knew 16-bit codes.

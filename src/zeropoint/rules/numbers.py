@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from zeropoint.lint.finding import Fault
-from zeropoint.lint.network import Network, Tensor
-from zeropoint.lint.pairs import Coding, codings
+from zeropoint.rules.finding import Fault
+from zeropoint.rules.network import Network, Tensor
+from zeropoint.rules.pairs import Coding, codings
 from zeropoint.targets import Target
 
 TENSORRT_ACTIVATIONS = frozenset({"int8", "float8e4m3fn", "float4e2m1"})

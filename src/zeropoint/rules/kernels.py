@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from zeropoint.lint.finding import Fault
-from zeropoint.lint.network import DEFAULT_DOMAINS, Network, Operator, Tensor
-from zeropoint.lint.pairs import fuses, is_quantize, reads_activation, reads_codes, scale_values
+from zeropoint.rules.finding import Fault
+from zeropoint.rules.network import DEFAULT_DOMAINS, Network, Operator, Tensor
+from zeropoint.rules.pairs import fuses, is_quantize, reads_activation, reads_codes, scale_values
 from zeropoint.targets import Target
 
 WHOLE_MODEL = "model"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from zeropoint.lint import kernels, numbers, placement
-from zeropoint.lint.finding import Fault
-from zeropoint.lint.network import Network
+from zeropoint.rules import kernels, numbers, placement
+from zeropoint.rules.finding import Fault
+from zeropoint.rules.network import Network
 from zeropoint.targets import Target
 
 Check = Callable[[Network, Target], Iterator[Fault]]

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from zeropoint.lint.finding import Fault
-from zeropoint.lint.network import Network, Operator, Tensor
-from zeropoint.lint.pairs import (
+from zeropoint.rules.finding import Fault
+from zeropoint.rules.network import Network, Operator, Tensor
+from zeropoint.rules.pairs import (
     before_pair,
     behind_moves,
     fuses,

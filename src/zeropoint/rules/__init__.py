@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from zeropoint.graph.model import Model
-from zeropoint.lint.finding import Finding
-from zeropoint.lint.network import read_network
-from zeropoint.lint.rules import RULES, Rule
+from zeropoint.rules.finding import Finding
+from zeropoint.rules.network import read_network
+from zeropoint.rules.table import RULES, Rule
 from zeropoint.targets import Target
 
 __all__ = ["RULES", "Finding", "Rule", "lint_model"]

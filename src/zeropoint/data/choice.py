@@ -1,0 +1,92 @@
+"""Choose the samples of one run: those that calibrate and those that, held out, judge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zeropoint.data.batches import fed
+from zeropoint.data.inputs import InputInfo
+from zeropoint.data.labels import Labels, load_labels
+from zeropoint.data.open import open_data
+from zeropoint.data.preprocess import Preprocess
+from zeropoint.data.random import NOT_REAL
+from zeropoint.data.samples import Samples
+from zeropoint.data.split import split
+from zeropoint.errors import DataError
+from zeropoint.notes import Note
+from zeropoint.recipe import Recipe
+
+MOST_EVALUATED = 1000
+HELD_OUT_SHARE = 5  # where calibration could use up the data, one sample in five is kept to judge by
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a user said of the data: `data` calibrates, `eval_data` judges, and what it leaves out is None."""
+
+    data: object
+    eval_data: object
+    labels: object
+    preprocess: Preprocess | None
+    recipe: Recipe
+    inputs: tuple[InputInfo, ...]
+
+    def open(self, data: object, limit: int) -> Samples:
+        """Open up to `limit` samples of `data`, where that can be read only once or is drawn."""
+        return open_data(data, self.inputs, preprocess=self.preprocess, limit=limit, seed=self.recipe.seed)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The samples of one run, and the labels of those that judge."""
+
+    calibration: Samples | None
+    evaluation: Samples | None
+    labels: Labels | None
+    notes: tuple[Note, ...] = ()
+
+
+def choose_samples(request: Request, *, calibrate: bool, evaluate: bool) -> Choice:
+    """Open the data and divide it: as many samples as the recipe says calibrate, those of `eval_data` or those left judge.
+
+    What is not asked for is None. Where a plan takes the place of calibration, the same samples judge as beside it.
+
+    Raises:
+        DataError: what is asked for is not there, or samples or labels cannot be read or do not fit the network.
+    """
+    _check_given(request, calibrate=calibrate, evaluate=evaluate)
+    wanted = request.recipe.samples
+    calibration = evaluation = labels = None
+    if evaluate and request.eval_data is None:
+        found = request.open(request.data, wanted + MOST_EVALUATED)
+        calibration, evaluation = split(found, min(wanted, max(1, len(found) - len(found) // HELD_OUT_SHARE)), MOST_EVALUATED)
+    elif evaluate:
+        evaluation = split(request.open(request.eval_data, MOST_EVALUATED), MOST_EVALUATED, 1)[0]
+    if not calibrate:
+        calibration = None
+    elif calibration is None:
+        calibration = split(request.open(request.data, wanted), wanted, 1)[0]
+    if request.labels is not None and evaluation:
+        labels = load_labels(request.labels, fed(evaluation))
+    return Choice(calibration, evaluation or None, labels, _notes(calibration, evaluation, wanted))
+
+
+def _check_given(request: Request, *, calibrate: bool, evaluate: bool) -> None:
+    if request.data is None and (calibrate or (evaluate and request.eval_data is None)):
+        what = "calibrate with" if calibrate else "judge by"
+        raise DataError(
+            f"data: found none to {what}, expected samples of what the network sees in use; only 'random' makes it random numbers"
+        )
+
+
+def _notes(calibration: Samples | None, evaluation: Samples | None, wanted: int) -> tuple[Note, ...]:
+    notes = [
+        Note(stage, f"on {NOT_REAL}: a trial, which says nothing of how the network does in use")
+        for stage, part in (("calibration", calibration), ("evaluation", evaluation))
+        if part is not None and NOT_REAL in part.description
+    ]
+    if calibration is not None and len(calibration) < wanted:
+        notes.append(Note("calibration", f"{len(calibration)} samples, where {wanted} were asked for"))
+    if evaluation is not None and len(evaluation) == 0:
+        notes.append(Note("evaluation", "no samples were left to judge by; give more, or evaluation data of their own"))
+    return tuple(notes)

@@ -1,0 +1,92 @@
+"""Judge a quantized network before it is handed over: on samples, by its target's rules, and on its target's runtime."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from zeropoint.calibrate import Progress
+from zeropoint.data import Feed, Samples, feed_count, feeds
+from zeropoint.evaluate.evidence import Evidence, coverage
+from zeropoint.evaluate.fidelity import Labels, OutputFidelity, compare_outputs
+from zeropoint.evaluate.latency import Latency, compare_latency
+from zeropoint.graph.model import Model
+from zeropoint.graph.store import open_session, serialize, serialized_size
+from zeropoint.notes import Note
+from zeropoint.plan import Plan
+from zeropoint.rules import lint_model
+from zeropoint.runtime import open_runtime
+from zeropoint.targets import Target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Candidate:
+    """A network on its way: as it was given, prepared, and quantized under `plan`."""
+
+    original: Model
+    prepared: Model
+    quantized: Model
+    plan: Plan
+
+
+def measure(candidate: Candidate, target: Target, judges: Samples | None, *, labels: Labels | None, progress: Progress) -> Evidence:
+    """Return what the quantized network costs and brings; without `judges` only that it loads, its size, coverage and rules.
+
+    Raises:
+        ModelError: a network does not load or run.
+        DataError: a sample cannot be read or does not fit, or there are not as many labels as samples.
+    """
+    original, quantized = candidate.original, candidate.quantized
+    float_session, session = open_session(original), open_session(quantized)
+    notes: list[Note] = []
+    fidelity: tuple[OutputFidelity, ...] = ()
+    latency = None
+    if judges is not None:
+        fidelity = compare_outputs(float_session.run, session.run, _counted(judges, notes, progress), labels=labels)
+        notes += _unjudged(float_session.outputs, fidelity, has_labels=labels is not None)
+        latency = _latency(original, quantized, target, next(iter(feeds(judges, 1, on_note=notes.append))))
+        if latency is None:
+            notes.append(Note("latency", f"not measured: {target.runs_on} is not here"))
+    findings = lint_model(quantized, target)
+    notes += [Note(finding.node, f"breaks {finding.rule}: {finding.message}; {finding.remedy}") for finding in findings]
+    return Evidence(
+        float_bytes=serialized_size(original),
+        quantized_bytes=serialized_size(quantized),
+        coverage=coverage(candidate.prepared, candidate.plan, target),
+        fidelity=fidelity,
+        latency=latency,
+        evaluation_data=judges.description if judges is not None else "",
+        findings=findings,
+        notes=tuple(notes),
+    )
+
+
+def _counted(samples: Samples, notes: list[Note], progress: Progress) -> Iterator[Feed]:
+    for done, feed in enumerate(feeds(samples, 1, on_note=notes.append), start=1):
+        yield feed
+        progress("evaluating", done, feed_count(samples, 1))
+
+
+def _unjudged(outputs: Sequence[str], fidelity: Sequence[OutputFidelity], *, has_labels: bool) -> list[Note]:
+    judged = {output.output for output in fidelity}
+    notes = [Note(name, "this output was not compared: it is no tensor of numbers") for name in outputs if name not in judged]
+    notes += [
+        Note(output.output, f"{output.incomparable} samples count as infinitely wrong: another shape than in float, NaN or infinity")
+        for output in fidelity
+        if output.incomparable
+    ]
+    if has_labels and all(output.accuracy is None for output in fidelity):
+        notes.append(Note("labels", "accuracy was not measured: no output has the shape of logits, (samples, classes)"))
+    return notes
+
+
+def _latency(original: Model, quantized: Model, target: Target, feed: Feed) -> Latency | None:
+    """Latency on the target's runtime, where that is on this machine and the machine is of the target's kind."""
+    if target.machines and platform.machine() not in target.machines:
+        return None
+    sessions = [open_runtime(target.runtime, serialize(model)) for model in (original, quantized)]
+    if sessions[0] is None or sessions[1] is None:
+        return None
+    float_run, quantized_run = sessions[0].run, sessions[1].run
+    return compare_latency(lambda: float_run(feed), lambda: quantized_run(feed), runtime=target.runtime)
