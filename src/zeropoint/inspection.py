@@ -1,0 +1,246 @@
+"""What is in a network, float or quantized: inputs, outputs, weights, operators, work and bytes, and what a target would quantize."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from zeropoint.data import Feed, InputInfo
+from zeropoint.errors import ModelError, RecipeError
+from zeropoint.evaluate.evidence import Coverage, count_coverage
+from zeropoint.graph.cost import multiply_accumulates
+from zeropoint.graph.facts import Facts, capture_facts
+from zeropoint.graph.load import input_infos
+from zeropoint.graph.model import Model, Value
+from zeropoint.graph.prepare import prepare
+from zeropoint.graph.sites import find_sites
+from zeropoint.notes import Note
+from zeropoint.rules.network import Network, Operator, Tensor, read_network
+from zeropoint.rules.pairs import codings, is_dequantize, is_quantize, is_weighted, read_coding
+from zeropoint.targets import Target
+
+Shape = tuple[int | str | None, ...]
+Shapes = Mapping[str, tuple[int, ...]]
+C_NAMES = {"float": "float32", "double": "float64"}
+KEEPS_VALUES = frozenset({"Cast", "Identity", "QuantizeLinear", "DequantizeLinear"})
+# Constants of these types are shapes, axes and indices; int32 codes of biases are counted where a DequantizeLinear reads them.
+NOT_PARAMETERS = frozenset({"int64", "int32", "bool", "string"})
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """A tensor as the file declares it: a name or None in `shape` is a dynamic axis, shape None is not told, dtype "" neither."""
+
+    name: str
+    dtype: str
+    shape: Shape | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One weighted operator; dtypes are those of the codes where a Q/DQ pair stands before it.
+
+    input_dtype, output_dtype: "" where the file does not tell. weight, bias: None where they are computed or absent.
+    macs: multiply-accumulates for one run, None where the shapes are not known.
+    """
+
+    node: str
+    operator: str
+    input_dtype: str
+    output_dtype: str
+    weight: TensorInfo | None
+    bias: TensorInfo | None
+    macs: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class TargetView:
+    """What `quantize` would do for a target: the operators that would compute in integers, and why others would not."""
+
+    target: str
+    quantized: tuple[str, ...]
+    coverage: Coverage
+    notes: tuple[Note, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """A network at a glance.
+
+    opset: of ONNX's own operators, None where there are none. operators: how many of each type, other domains' with their domain.
+    parameters: elements of constants, less shapes, indices, scales and zero points. macs: of all layers, for inputs of
+    `input_shapes`; None where the network could not be run. bytes_by_dtype: of all constants.
+    """
+
+    opset: int | None
+    ir_version: int
+    producer: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    operators: Mapping[str, int]
+    layers: tuple[Layer, ...]
+    parameters: int
+    macs: int | None
+    input_shapes: Shapes
+    bytes_by_dtype: Mapping[str, int]
+    quantized: bool
+    target: TargetView | None
+    notes: tuple[Note, ...]
+
+
+def inspect_model(model: Model, *, shapes: Shapes) -> Inspection:
+    """Return what is in `model`, as the file has it; `shapes` fixes inputs whose axes are dynamic, which are 1 otherwise.
+
+    Raises:
+        RecipeError: `shapes` names no input, or does not fit it.
+    """
+    network = read_network(model)
+    feed = zeros(input_infos(model), shapes)
+    notes: list[Note] = []
+    facts: Facts = {}
+    try:
+        facts = capture_facts(model, feed)
+    except ModelError as error:
+        notes.append(Note("shapes", f"multiply-accumulates are not known: {error}; give the shapes of inputs with dynamic axes"))
+    macs = multiply_accumulates(model, facts)
+    constants = list(_constants(network))
+    return Inspection(
+        opset=network.opset,
+        ir_version=model.ir_version,
+        producer=" ".join(part for part in (model.producer_name, model.producer_version) if part),
+        inputs=tuple(_declared(value) for value in model.graph.inputs if value.name not in model.graph.initializers),
+        outputs=tuple(map(_declared, model.graph.outputs)),
+        operators=dict(Counter(_type(operator) for operator in network.operators).most_common()),
+        layers=tuple(_layer(network, operator, facts, macs) for operator in network.operators if is_weighted(operator)),
+        parameters=sum(_elements(tensor) for tensor in constants if _is_parameter(network, tensor)),
+        macs=sum(macs.values()) if facts else None,
+        input_shapes={name: array.shape for name, array in feed.items()},
+        bytes_by_dtype=_bytes_by_dtype(constants),
+        quantized=next(codings(network), None) is not None,
+        target=None,
+        notes=tuple(notes),
+    )
+
+
+def view_for_target(model: Model, target: Target, *, shapes: Shapes) -> TargetView:
+    """Return what `quantize` would do with the float network `model`, which is prepared in place, for `target`.
+
+    Raises:
+        ModelError: the network is quantized already, or does not run on zeros of the `shapes`.
+        RecipeError: `shapes` names no input, or does not fit it.
+    """
+    notes = prepare(model)
+    facts = capture_facts(model, zeros(input_infos(model), shapes))
+    placement = find_sites(model, facts, target)
+    reading = {reader.node for site in placement.activations for reader in site.readers}
+    reading |= {use.reader.node for site in placement.weights for use in site.uses}
+    coverage = count_coverage(model, target, reading=reading, noted={note.where for note in placement.notes})
+    quantized = tuple(str(node.name) for node in model.graph if str(node.name) in reading)
+    return TargetView(target.name, quantized, coverage, (*notes, *placement.notes))
+
+
+def zeros(inputs: tuple[InputInfo, ...], shapes: Shapes) -> Feed:
+    """Return zeros for each input: of the shape that `shapes` gives it, or of its own with dynamic axes as 1.
+
+    Raises:
+        RecipeError: `shapes` names no input, or does not fit it.
+    """
+    unknown = sorted(shapes.keys() - {info.name for info in inputs})
+    if unknown:
+        names = ", ".join(repr(info.name) for info in inputs)
+        raise RecipeError(f"shape: found the name {unknown[0]!r}, expected an input of the network: {names}")
+    feed: Feed = {}
+    for info in inputs:
+        shape = shapes.get(info.name, tuple(1 if size is None else size for size in info.shape))
+        fits = len(shape) == len(info.shape) and all(own in (None, size) for own, size in zip(info.shape, shape, strict=True))
+        if not fits:
+            raise RecipeError(f"shape of {info.name!r}: found {shape}, expected one that fits {info.shape}, where None is any size")
+        feed[info.name] = np.zeros(shape, info.dtype)
+    return feed
+
+
+def _declared(value: Value) -> TensorInfo:
+    dtype = value.dtype.name.lower() if value.dtype is not None else ""
+    shape = None
+    if value.shape is not None:
+        shape = tuple(size if isinstance(size, int) else getattr(size, "value", None) for size in value.shape)
+    return TensorInfo(str(value.name), C_NAMES.get(dtype, dtype), shape)
+
+
+def _type(operator: Operator) -> str:
+    return operator.op_type if operator.is_standard else f"{operator.domain}::{operator.op_type}"
+
+
+def _layer(network: Network, operator: Operator, facts: Facts, macs: Mapping[str, int]) -> Layer:
+    output = operator.outputs[0]
+    after = [reader for reader, index in network.uses(output) if index == 0 and is_quantize(reader)]
+    coded = len(after) == len(network.uses(output)) > 0
+    return Layer(
+        node=operator.name,
+        operator=operator.op_type,
+        input_dtype=_read_dtype(network, operator.input(0), facts),
+        output_dtype=read_coding(network, after[0]).format if coded else _dtype(output, facts),
+        weight=_stored(network, operator.input(1)),
+        bias=_stored(network, operator.input(2)),
+        macs=macs.get(output.name),
+    )
+
+
+def _read_dtype(network: Network, tensor: Tensor | None, facts: Facts) -> str:
+    producer = network.producer(tensor)
+    if producer is not None and is_dequantize(producer):
+        return read_coding(network, producer).format
+    return _dtype(tensor, facts) if tensor is not None else ""
+
+
+def _dtype(tensor: Tensor, facts: Facts) -> str:
+    told = tensor.dtype or (str(facts[tensor.name].dtype) if tensor.name in facts else "")
+    return C_NAMES.get(told, told)
+
+
+def _stored(network: Network, tensor: Tensor | None) -> TensorInfo | None:
+    """The constant behind `tensor`, as it is stored: codes where a DequantizeLinear reads them."""
+    while tensor is not None and tensor.data is None:
+        producer = network.producer(tensor)
+        tensor = producer.input(0) if producer is not None and producer.op_type in KEEPS_VALUES else None
+    return TensorInfo(tensor.name, C_NAMES.get(tensor.dtype, tensor.dtype), tensor.shape) if tensor is not None else None
+
+
+def _constants(network: Network) -> Iterator[Tensor]:
+    seen = set[Tensor]()
+    for operator in network.operators:
+        for tensor in (*operator.inputs, *operator.outputs):
+            if tensor is not None and tensor.data is not None and tensor not in seen:
+                seen.add(tensor)
+                yield tensor
+
+
+def _is_parameter(network: Network, tensor: Tensor) -> bool:
+    uses = network.uses(tensor)
+    if any(is_dequantize(reader) and index == 0 for reader, index in uses):
+        return True
+    is_scale = bool(uses) and all((is_dequantize(reader) or is_quantize(reader)) and index > 0 for reader, index in uses)
+    return tensor.dtype not in NOT_PARAMETERS and not is_scale
+
+
+def _elements(tensor: Tensor) -> int:
+    return math.prod(size or 0 for size in tensor.shape or ())
+
+
+def _bytes_by_dtype(constants: list[Tensor]) -> dict[str, int]:
+    found: Counter[str] = Counter()
+    for tensor in constants:
+        dtype = C_NAMES.get(tensor.dtype, tensor.dtype)
+        found[dtype] += -(-_elements(tensor) * _bits(dtype) // 8)
+    return dict(found.most_common())
+
+
+def _bits(dtype: str) -> int:
+    """Bits of one element, which the type's name tells: float8e4m3fn has 8; a bool has a byte, and strings have no size of their own."""
+    digits = re.search(r"\d+", dtype)
+    return int(digits[0]) if digits else 8 if dtype == "bool" else 0
