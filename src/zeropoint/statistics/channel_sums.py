@@ -44,7 +44,7 @@ class ChannelSums:
 
 
 def observe_channels(x: npt.NDArray[np.generic], axis: int) -> ChannelSums:
-    """Return the sums of the array `x`, whose channels lie along `axis`; rows that hold NaN or infinity are left out.
+    """Return the sums of the array `x`, whose channels lie along `axis`; rows are left out that hold NaN, infinity or nothing.
 
     Raises:
         DataError: the channels lie along axis 0, which holds the rows.
@@ -57,12 +57,14 @@ def observe_channels(x: npt.NDArray[np.generic], axis: int) -> ChannelSums:
     axis = checked_axis(axis, x.shape)
     if axis == 0:
         raise DataError(f"channel means: found the channels along axis 0 of an array of shape {x.shape}, expected another axis")
+    limbs = np.zeros((x.shape[axis], LIMBS), np.int64)
+    if x.size == 0:  # rows without elements have no means
+        return ChannelSums(0, _carried(limbs))
     # Reduced a row at a time, whatever the number of rows: the order of additions inside a row is always the same.
-    rows = np.ascontiguousarray(x, np.float32).reshape(x.shape[0], *_sizes(x.shape, axis))
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        rows = np.ascontiguousarray(x, np.float32).reshape(x.shape[0], *_sizes(x.shape, axis))
         means = rows.mean(axis=3).mean(axis=1)  # (rows, channels)
     means = means[np.isfinite(means).all(axis=1)]
-    limbs = np.zeros((x.shape[axis], LIMBS), np.int64)
     fraction, exponent = np.frexp(means)
     position = exponent.astype(np.int64) - MANTISSA_BITS - SMALLEST_EXPONENT
     digits = np.ldexp(fraction.astype(np.float64), MANTISSA_BITS).astype(np.int64) << (position % LIMB_BITS)
@@ -72,7 +74,7 @@ def observe_channels(x: npt.NDArray[np.generic], axis: int) -> ChannelSums:
 
 
 def _sizes(shape: tuple[int, ...], axis: int) -> tuple[int, int, int]:
-    """Elements before, along and behind the channels, in each row; empty axes have none."""
+    """Elements before, along and behind the channels, in each row."""
     return int(np.prod(shape[1:axis])), shape[axis], int(np.prod(shape[axis + 1 :]))
 
 
