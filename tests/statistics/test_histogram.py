@@ -188,7 +188,7 @@ def test_quantile_is_monotone(values: list[float], a: float, b: float) -> None:
 # --- expected_mse against exact arithmetic --------------------------------------------------------------------------------
 
 
-def exact_mse(h: Histogram, lo: float, hi: float, spec: Spec) -> float:
+def exact_mse(h: Histogram, lo: float, hi: float, spec: Spec, clipping: Fraction = Fraction(1)) -> float:
     """Integrate (t - code)**2 over each bucket, code after code, in exact fractions: the oracle."""
     q = qparams_from_range(lo, hi, spec=spec)
     scale, first, last = Fraction(float(q.scale)), spec.qmin - int(q.zero_point), spec.qmax - int(q.zero_point)
@@ -197,13 +197,17 @@ def exact_mse(h: Histogram, lo: float, hi: float, spec: Spec) -> float:
         start, end = Fraction(a) / scale, Fraction(b) / scale
         lowest, highest = (min(max(round(t), first), last) for t in (start, end))  # half to even, as Python's round is
         if start == end:
-            total += int(count) * (start - lowest) ** 2
+            total += int(count) * (clipping if not first <= start <= last else 1) * (start - lowest) ** 2
             continue
         integral = Fraction()
         for n in range(lowest, highest + 1):
             left = start if n == lowest else n - HALF
             right = end if n == highest else n + HALF
             integral += ((right - n) ** 3 - (left - n) ** 3) / 3
+            if n == first:
+                integral += (clipping - 1) * (min(right - n, Fraction()) ** 3 - min(left - n, Fraction()) ** 3) / 3
+            if n == last:
+                integral += (clipping - 1) * (max(right - n, Fraction()) ** 3 - max(left - n, Fraction()) ** 3) / 3
         total += int(count) * integral / (end - start)
     return float(total * scale**2 / h.total)
 
@@ -227,6 +231,16 @@ def test_expected_mse_against_exact_fractions(spec: Spec) -> None:
     found = expected_mse(UNEVEN, read_only(np.array([lo for lo, _ in RANGES])), read_only(np.array([hi for _, hi in RANGES])), spec=spec)
     assert found.dtype == np.float64
     assert found.tolist() == pytest.approx([exact_mse(UNEVEN, lo, hi, spec) for lo, hi in RANGES], rel=1e-11)
+
+
+@every_spec
+@pytest.mark.parametrize("clipping", [0.0, 0.5, 4.0])
+def test_expected_mse_counts_what_is_clipped_as_often_as_asked(clipping: float, spec: Spec) -> None:
+    los, his = np.array([lo for lo, _ in RANGES]), np.array([hi for _, hi in RANGES])
+    found = expected_mse(UNEVEN, read_only(los), read_only(his), spec=spec, clipping=clipping)
+    exact = [exact_mse(UNEVEN, lo, hi, spec, Fraction(clipping)) for lo, hi in RANGES]
+    assert found.tolist() == pytest.approx(exact, rel=1e-11)
+    assert (found != expected_mse(UNEVEN, los, his, spec=spec)).any()
 
 
 @every_distribution

@@ -53,6 +53,12 @@ def strides(node: ir.Node) -> tuple[int, ...]:
     return tuple(node.attributes["strides"].as_ints()) if "strides" in node.attributes else ()
 
 
+def is_depthwise(node: ir.Node) -> bool:
+    """Return whether the node is a convolution that sees a single channel at a time."""
+    weight = node.inputs[1] if node.op_type == "Conv" else None
+    return weight is not None and weight.shape is not None and int_attribute(node, "group", 1) > 1 and weight.shape[1] == 1
+
+
 def is_constant(value: ir.Value | None) -> bool:
     """Return whether `value` is an initializer with its data, not something fed or computed."""
     return value is not None and value.const_value is not None and value.is_initializer()

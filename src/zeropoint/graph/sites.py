@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 import onnx_ir as ir
 
+from zeropoint.errors import RecipeError
 from zeropoint.graph.eligibility import why_not
 from zeropoint.graph.facts import Facts
-from zeropoint.graph.operators import is_constant, is_default_domain, moved_inputs, weighted
+from zeropoint.graph.operators import is_constant, is_default_domain, is_depthwise, moved_inputs, weighted
 from zeropoint.notes import Note
 from zeropoint.plan import Reader
 from zeropoint.targets import Role, Target
@@ -60,12 +62,13 @@ class _Draft:
     """What the walk over the graph has found so far.
 
     readers: per site, who asked for codes. integer: tensors that an integer kernel computes. codes: those that it must write
-    as codes. depth: per tensor, the longest path from an input.
+    as codes. downstream: tensors that depend on one of an integer kernel. depth: per tensor, the longest path from an input.
     """
 
     readers: dict[ir.Value, list[Reader]] = field(default_factory=dict)
     integer: set[ir.Value] = field(default_factory=set)
     codes: set[ir.Value] = field(default_factory=set)
+    downstream: set[ir.Value] = field(default_factory=set)
     depth: dict[ir.Value, int] = field(default_factory=dict)
     weights: dict[str, list[tuple[int | None, WeightUse]]] = field(default_factory=dict)
     notes: list[Note] = field(default_factory=list)
@@ -86,11 +89,17 @@ def find_sites(model: ir.Model, facts: Facts, target: Target, *, include: Sequen
 
     `include` and `exclude` are shell patterns over node names and operator types: operators that the target holds back are
     quantized where included, and excluded nodes stay in float.
+
+    Raises:
+        RecipeError: a pattern fits no node and no operator type.
     """
+    _check_patterns(model, include=include, exclude=exclude)
     draft = _Draft()
     for node in model.graph:
         deepest = max((draft.depth.get(value, 0) for value in node.inputs if value is not None), default=0)
         draft.depth.update(dict.fromkeys(node.outputs, deepest + 1))
+        if any(value in draft.integer or value in draft.downstream for value in node.inputs):
+            draft.downstream.update(node.outputs)
         role = _role(draft, node, target, include=include, exclude=exclude)
         if role in WEIGHTED_ROLES:
             _place_weighted(draft, node, facts, target, to_codes=role is Role.WEIGHTED_TO_CODES)
@@ -122,11 +131,29 @@ def _role(draft: _Draft, node: ir.Node, target: Target, *, include: Sequence[str
             return Role.WEIGHTED
         draft.note(node, f"it seldom pays on {target.name}; include it by name or operator type to quantize it")
         return None
+    is_stem = not any(value in draft.downstream for value in node.outputs)
+    if is_stem and is_depthwise(node) and not target.depthwise_stem and not _matches(node, include):
+        draft.note(node, f"a depthwise stem seldom pays on {target.name}; include it by name or operator type to quantize it")
+        return None
     return role
 
 
 def _matches(node: ir.Node, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(str(node.name), pattern) or node.op_type == pattern for pattern in patterns)
+
+
+def _check_patterns(model: ir.Model, *, include: Sequence[str], exclude: Sequence[str]) -> None:
+    nodes = list(model.graph)
+    for option, patterns in (("include", include), ("exclude", exclude)):
+        for pattern in patterns:
+            if any(_matches(node, [pattern]) for node in nodes):
+                continue
+            names = [str(node.name) for node in nodes]
+            like = get_close_matches(pattern, names, n=3) or names[:3]
+            raise RecipeError(
+                f"{option}: found {pattern!r}, which fits no node and no operator type of the prepared network; expected a node's name or "
+                f"a shell pattern for several (as {', '.join(map(repr, like))}), or one of {', '.join(sorted({n.op_type for n in nodes}))}"
+            )
 
 
 def _place_weighted(draft: _Draft, node: ir.Node, facts: Facts, target: Target, *, to_codes: bool) -> None:

@@ -87,12 +87,13 @@ def quantile(histogram: Histogram, fraction: float) -> float:
     return min(max(lo + inside * (hi - lo), lo), hi)
 
 
-def expected_mse(histogram: Histogram, lo: npt.ArrayLike, hi: npt.ArrayLike, *, spec: Spec) -> Array64:
+def expected_mse(histogram: Histogram, lo: npt.ArrayLike, hi: npt.ArrayLike, *, spec: Spec, clipping: float = 1.0) -> Array64:
     """Return the mean squared error of quantizing to each of the ranges [lo[t], hi[t]], rounding and clipping together: float64 (T,).
 
     Judged is what will run: the scale in float32, the range widened to hold 0 and the rounded zero point. In units of the scale the
     error at t is e = t - n with n = clip(round(t)), and its square has the antiderivative F(t) = n / 12 + (t - n)**3 / 3 on both sides of
-    the clip, so that the mean over a bucket is the difference of F over its width.
+    the clip, so that the mean over a bucket is the difference of F over its width. The squared error of what is clipped counts
+    `clipping` times, by (clipping - 1) (t - clip(t))**3 / 3 beside F.
 
     Raises:
         RecipeError: a bound is not finite, or lo > hi.
@@ -108,17 +109,24 @@ def expected_mse(histogram: Histogram, lo: npt.ArrayLike, hi: npt.ArrayLike, *, 
     bounds = np.stack([scale, spec.qmin - zero_point, spec.qmax - zero_point])  # (3, T)
     points, weights = _points(histogram)
     edges, slopes = _edges(histogram)
-    # Below half a step of every candidate e = t, wherever the range is.
+    # Below half a step of every candidate e = t, wherever the range is; but on a side without codes it counts as clipped.
     fine = np.abs(edges) < scale.min() / 2.0
+    if clipping != 1.0:
+        fine &= np.where(edges < 0.0, bounds[1].max() < 0.0, bounds[2].min() > 0.0)
     error = float(np.sum(slopes[fine] * edges[fine] ** 3)) / 3.0
     edges, slopes = edges[~fine], slopes[~fine]
     total = np.empty(scale.size)
     rows = max(1, BLOCK // max(1, edges.size))
     for start in range(0, scale.size, rows):
         s, first, last = bounds[:, start : start + rows, None]
-        of_buckets = np.sum(_integral(edges / s, first, last) * slopes, axis=1) * s[:, 0] ** 3
-        t = points / s
-        of_points = np.sum((t - np.clip(np.rint(t), first, last)) ** 2 * weights, axis=1) * s[:, 0] ** 2
+        t, u = edges / s, points / s
+        integral = _integral(t.copy(), first, last)
+        squares = (u - np.clip(np.rint(u), first, last)) ** 2
+        if clipping != 1.0:
+            integral += (clipping - 1.0) / 3.0 * _excess(t, first, last) ** 3
+            squares += (clipping - 1.0) * _excess(u, first, last) ** 2
+        of_buckets = np.sum(integral * slopes, axis=1) * s[:, 0] ** 3
+        of_points = np.sum(squares * weights, axis=1) * s[:, 0] ** 2
         total[start : start + rows] = of_buckets + of_points
     # Differences of nearly equal numbers may come out a last bit below 0.
     return np.maximum(total + error, 0.0) / histogram.total
@@ -135,6 +143,11 @@ def _integral(t: Array64, first: Array64, last: Array64) -> Array64:
     cube += n
     cube /= 12.0
     return cube
+
+
+def _excess(t: Array64, first: Array64, last: Array64) -> Array64:
+    """Return by how much `t` lies outside the codes."""
+    return t - np.clip(t, first, last)
 
 
 def _points(histogram: Histogram) -> tuple[Array64, Array64]:

@@ -32,8 +32,10 @@ class Target:
     codes_everywhere: every reader of a quantized tensor sees the codes, because a kernel writes either codes or floats;
         otherwise only the inputs that compute in integers do.
     min_channels: weighted operators with fewer input or output channels stay in float.
+    depthwise_stem: whether a depthwise convolution before the first integer kernel is quantized.
     machines: the values of platform.machine() on which a latency measured there speaks for the target; () for any.
     lint: names of the rules in zeropoint.rules that a file for this target must keep.
+    next_command: runs {model} on the target; {stem} is its path without suffix; both come quoted for a shell.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Target:
     operators: Mapping[str, Role]
     codes_everywhere: bool
     min_channels: int = 1
+    depthwise_stem: bool = True
     lint: tuple[str, ...]
     runtime: str
     machines: tuple[str, ...] = ()

@@ -55,6 +55,8 @@ TENSORRT = Target(
     codes_everywhere=False,
     # With fewer channels there is no INT8 kernel, or none that pays; an INT8 stem on three channels fails to build.
     min_channels=16,
+    # Behind a float stem it has too little arithmetic to pay for the conversion, and in mobile networks the most to lose by it.
+    depthwise_stem=False,
     lint=(
         "opset",
         "default-domain",

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from zeropoint.errors import DataError
+from zeropoint.errors import DataError, RecipeError
 from zeropoint.numerics.affine import Range
 from zeropoint.numerics.formats import FORMATS
 from zeropoint.numerics.spec import Spec
@@ -107,6 +107,20 @@ def test_clips_where_that_pays(distribution: str, spec: Spec, gain: float) -> No
     found = MeanSquaredError().solve(observe(x), spec)
     assert found.hi < x.max()
     assert gain * true_mse(x, found.lo, found.hi, spec) < true_mse(x, float(x.min()), float(x.max()), spec)
+
+
+@pytest.mark.parametrize("distribution", ["gaussian", "heavy tail", "an outlier", "skewed"])
+def test_the_more_clipping_counts_the_less_is_clipped(distribution: str) -> None:
+    seen = observe(sample(distribution))
+    ends = [MeanSquaredError(clipping).solve(seen, SPECS["int4 symmetric"]).hi for clipping in (0.25, 1.0, 4.0, 64.0)]
+    assert ends == sorted(ends)
+    assert len(set(ends)) == len(ends)
+
+
+@pytest.mark.parametrize("clipping", [-1.0, float("nan"), float("inf")])
+def test_impossible_clipping_is_refused(clipping: float) -> None:
+    with pytest.raises(RecipeError, match=f"mse clipping: found {clipping}, expected how often clipping counts"):
+        MeanSquaredError(clipping)
 
 
 def test_each_bound_is_searched_alone_where_both_are_free() -> None:

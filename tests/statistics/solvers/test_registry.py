@@ -75,7 +75,7 @@ def test_every_solver_is_a_frozen_dataclass_with_defaults() -> None:
         pytest.param("MinMax", "solver: found 'MinMax', expected one of", id="another case"),
         pytest.param("percentile 99.9", "solver: found 'percentile 99.9', expected one of", id="no colon"),
         pytest.param("minmax:3", "solver: found 'minmax:3', expected 'minmax' alone: it takes no parameter", id="minmax has none"),
-        pytest.param("mse:", "solver: found 'mse:', expected 'mse' alone: it takes no parameter", id="mse has none"),
+        pytest.param("mse:", "solver: found 'mse:', expected a number behind the colon, such as mse:1.0", id="mse without its number"),
         pytest.param("auto:mse", "solver: found 'auto:mse', expected 'auto' alone: it takes no parameter", id="auto has none"),
         pytest.param(
             "percentile:most",

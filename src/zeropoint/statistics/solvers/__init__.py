@@ -32,7 +32,10 @@ SOLVERS: dict[str, type[Solver]] = {
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """The range, the solver that found it (of `auto` the winner), the reason in one line, and the expected SQNR in decibels."""
+    """The range, the solver that found it (of `auto` the winner), the reason in one line, and the expected SQNR in decibels.
+
+    `auto` counts clipping twice in the noise, by which it judges.
+    """
 
     range: Range
     solver: str
