@@ -26,6 +26,7 @@ from zeropoint.evaluate.latency import Latency
 from zeropoint.graph.store import serialize
 from zeropoint.plan import Plan, load_plan, to_json
 from zeropoint.result import Result, verdict
+from zeropoint.rules import Lint
 from zeropoint.targets import Target
 
 Array = npt.NDArray[Any]
@@ -126,7 +127,7 @@ def test_sizes_are_those_of_the_files(judged: dict[str, Judged], digits: Digits,
 @every_target
 def test_rules_of_the_target_are_kept(judged: dict[str, Judged], target: str) -> None:
     assert judged[target].result.evidence.findings == ()
-    assert api.lint(judged[target].file, target=target) == ()
+    assert api.lint(judged[target].file, target=target) == Lint((), quantized=True)
     onnx.checker.check_model(onnx.load(judged[target].file), full_check=True)
 
 
@@ -373,7 +374,9 @@ def test_labels_are_taken_in_every_form(digits: Digits, tmp_path: Path, form: Ca
     ("options", "message"),
     [
         pytest.param(
-            {}, r"data: found none to calibrate with, expected samples of what the network sees in use; only .*random", id="nothing"
+            {},
+            r"data: found none to calibrate with, expected samples of what the network sees in use; 'random' makes a trial",
+            id="nothing",
         ),
         pytest.param({"evaluate": False}, r"data: found none to calibrate with", id="nothing-to-judge-either"),
         pytest.param({"eval_data": "random"}, r"data: found none to calibrate with", id="only-data-to-judge"),
@@ -406,6 +409,20 @@ def test_random_data_is_said_to_be_random(
     assert ("not real data" in result.evidence.evaluation_data) is ("evaluation" in where)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"labels": "stem"}, "labels: found 'stem', but evaluation is turned off; turn it on, or leave this out"),
+        ({"labels": [1, 2]}, "labels: found a list, but evaluation is turned off"),
+        ({"eval_data": "random"}, "eval_data: found 'random', but evaluation is turned off"),
+    ],
+    ids=["labels", "labels-in-memory", "eval-data"],
+)
+def test_something_to_judge_by_without_evaluation_is_an_error(digits: Digits, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        quick(digits, **options)
+
+
 def test_plan_made_from_random_data_says_so_wherever_it_is_used(digits: Digits) -> None:
     plan = quick(digits, data="random", samples=4).plan
     assert "ONLY A TRIAL" in verdict(quick(digits, data=None, plan=plan))
@@ -434,7 +451,8 @@ def test_held_out_samples_do_not_calibrate(digits: Digits, monkeypatch: pytest.M
 def test_few_samples_are_shared_and_noted(digits: Digits, count: int, calibrating: int, judging: int) -> None:
     result = api.quantize(digits.model, data=digits.calibration[:count], target="tensorrt", samples=16)
     assert result.plan.provenance.calibration_data.startswith(f"{calibrating} of {count} samples")
-    assert (f"{calibrating} samples, where 16 were asked for" in reasons(result)) is (calibrating < 16)
+    found = "1 sample" if calibrating == 1 else f"{calibrating} samples"
+    assert (f"calibration: {found}, where 16 were asked for" in reasons(result)) is (calibrating < 16)
     assert ("no samples were left to judge by" in reasons(result)) is (judging == 0)
     assert result.evidence.evaluation_data.startswith(f"{judging} of {count} samples" if judging else "")
     assert (result.evidence.fidelity == ()) is (judging == 0)
@@ -497,7 +515,7 @@ def test_output_whose_shape_differs_is_noted() -> None:
     result = api.quantize(model, data=normal(160, 16), target="tensorrt", samples=60)
     logits, places = result.evidence.fidelity
     assert (logits.incomparable, places.incomparable > 0, places.sqnr_db) == (0, True, -np.inf)
-    assert f"places: {places.incomparable} samples count as infinitely wrong: another shape than in float" in reasons(result)
+    assert f"places: infinitely wrong in {places.incomparable} samples: another shape than in float" in reasons(result)
     assert "samples of places CANNOT BE COMPARED with float" in verdict(result)
 
 
@@ -603,7 +621,7 @@ def test_include_quantizes_what_the_target_holds_back() -> None:
     model = network("(float[N, 16, 4, 4] x) => (float[N, 16, 4, 4] y) { [up] a = ConvTranspose(x, w) y = Neg(a) }", w=normal(16, 16, 1, 1))
     covered = [
         api.quantize(model, data=normal(4, 16, 4, 4), target="tensorrt", evaluate=False, include=include).evidence.coverage.quantized
-        for include in ([], ["up"], ["ConvTranspose"], ["u*"], ["down"])
+        for include in ([], ["up"], ["ConvTranspose"], ["u*"], ["Neg"])
     ]
     assert covered == [0, 1, 1, 1, 0]
 
@@ -621,6 +639,8 @@ def test_seed_draws_other_random_numbers(digits: Digits, what: str) -> None:
         ({"solver": "percentile:101"}, RecipeError, "101"),
         ({"weight_solver": "mean"}, RecipeError, "weight_solver: found 'mean', expected one of mse, minmax"),
         ({"weight_storage": "int4"}, RecipeError, "weight_storage: found 'int4', expected one of integer, float"),
+        ({"include": ["up"]}, RecipeError, "include: found 'up', which fits no node and no operator type"),
+        ({"exclude": ["stage9.*"]}, RecipeError, r"exclude: found 'stage9\.\*', .* or one of Add, Conv,"),
         ({"samples": 0}, RecipeError, "samples: found 0, expected at least 1"),
         ({"batch_size": 0}, RecipeError, "batch_size: found 0, expected at least 1"),
         ({"target": "cuda"}, RecipeError, "target: found 'cuda', expected one of tensorrt"),
@@ -673,7 +693,7 @@ def test_progress_counts_the_batches_of_a_fixed_network() -> None:
 @pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
 def test_lint_finds_what_another_target_minds(judged: dict[str, Judged], target: str) -> None:
     other = judged["tensorrt" if target == "onnxruntime" else "onnxruntime"].file
-    assert api.lint(other.read_bytes(), target=target) == api.lint(other, target=target) != ()
+    assert api.lint(other.read_bytes(), target=target) == api.lint(other, target=target) != Lint((), True)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,10 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import re
+import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +25,7 @@ from zeropoint.evaluate.latency import Latency
 from zeropoint.graph.load import load
 from zeropoint.notes import Note
 from zeropoint.plan import Plan, Provenance, load_plan
-from zeropoint.result import Result, bad_news, verdict
+from zeropoint.result import Result, bad_news, summary_rows, verdict
 from zeropoint.rules import Finding
 
 NETWORK = '<ir_version: 8, opset_import: ["" : 17]> g (float[1, 4] x) => (float[1, 4] y) { a = Relu(x) y = MatMul(a, w) }'
@@ -86,6 +90,7 @@ def test_verdict_says_what_was_measured(evidence: Evidence, expected: str) -> No
     ("bad", "expected"),
     [
         pytest.param(result(changed(findings=(FINDING, FINDING))), "BREAKS RULES of tensorrt in 2 places", id="broken-rules"),
+        pytest.param(result(changed(findings=(FINDING,))), "BREAKS RULES of tensorrt in 1 place; ", id="one-broken-rule"),
         pytest.param(
             result(changed(coverage=Coverage(0, 0))),
             "NOTHING QUANTIZED: no operator found that tensorrt could compute in integers",
@@ -101,6 +106,7 @@ def test_verdict_says_what_was_measured(evidence: Evidence, expected: str) -> No
         ),
         pytest.param(result(changed(evaluation_data="random numbers, not real data")), "ONLY A TRIAL", id="judged-on-random"),
         pytest.param(result(judged(incomparable=3)), "3 samples of z CANNOT BE COMPARED with float", id="incomparable"),
+        pytest.param(result(judged(incomparable=1)), "1 sample of z CANNOT BE COMPARED with float", id="one-incomparable"),
         pytest.param(
             result(changed(latency=replace(LATENCY, ratio=1.25))), "SLOWER than float on onnxruntime: 1.25 times its latency", id="slower"
         ),
@@ -146,15 +152,55 @@ def test_summary_leaves_out_what_was_not_measured() -> None:
 
 
 @pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        (999, "1.00 kB"),
+        (4_321, "4.32 kB"),
+        (99_990, "99.99 kB"),
+        (100_000, "0.10 MB"),
+        (4_000_000, "4.00 MB"),
+        (2_345_678_901, "2345.68 MB"),
+    ],
+    ids="{0}".format,
+)
+def test_sizes_are_in_the_unit_that_shows_them(size: int, expected: str) -> None:
+    [row, *_] = summary_rows(changed(float_bytes=size, quantized_bytes=size))
+    assert (row.float_value, row.quantized_value) == (expected, expected)
+
+
+@pytest.mark.parametrize(
     ("target", "expected"),
     [
         ("tensorrt", "trtexec --onnx=out/m.int8.onnx --saveEngine=out/m.int8.engine"),
-        ("onnxruntime", "python -c \"import onnxruntime; onnxruntime.InferenceSession('out/m.int8.onnx')\""),
+        ("onnxruntime", "python -m onnxruntime.tools.onnxruntime_test out/m.int8.onnx 100"),
+        ("onnxruntime-arm", "python -m onnxruntime.tools.onnxruntime_test out/m.int8.onnx 100"),
         ("openvino", "benchmark_app -m out/m.int8.onnx"),
     ],
 )
 def test_next_command_runs_the_file_on_the_target(target: str, expected: str) -> None:
     assert result(target=target).next_command(Path("out/m.int8.onnx")) == expected
+
+
+NAMES = ["plain.onnx", "with a space.onnx", "it's.onnx", "$HOME & more;.onnx", "a {brace}.onnx"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_next_command_is_quoted_for_a_shell(name: str) -> None:
+    commands = [result(target=target).next_command(Path("my out", name)) for target in ("tensorrt", "onnxruntime", "openvino")]
+    path = f"my out/{name}"
+    assert [shlex.split(command)[1:] for command in commands] == [
+        [f"--onnx={path}", f"--saveEngine={path.removesuffix('.onnx')}.engine"],
+        ["-m", "onnxruntime.tools.onnxruntime_test", path, "100"],
+        ["-m", path],
+    ]
+
+
+def test_next_command_for_onnxruntime_tells_the_latency(tmp_path: Path) -> None:
+    path, _ = result(target="onnxruntime").save(tmp_path / "a model.onnx")
+    program, *arguments = shlex.split(result(target="onnxruntime").next_command(path))
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True)
+    assert program == "python"
+    assert re.search(r"avg latency: \d+\.\d+ ms", done.stdout)
 
 
 @pytest.mark.parametrize("as_path", [str, Path], ids=["str", "path"])

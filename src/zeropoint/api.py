@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -13,21 +13,25 @@ from zeropoint.calibrate import Progress, silent
 from zeropoint.data import Preprocess, load_preprocess
 from zeropoint.data.choice import Request, choose_samples
 from zeropoint.decide import decide
-from zeropoint.errors import PlanError
+from zeropoint.errors import ModelError, PlanError
 from zeropoint.evaluate.measure import Candidate, measure
 from zeropoint.graph.load import Source, fingerprint, input_infos, load
 from zeropoint.graph.materialize import materialize
 from zeropoint.graph.prepare import prepare
+from zeropoint.inspection import Inspection, inspect_model, view_for_target
+from zeropoint.notes import Note
 from zeropoint.numerics.affine import Range
 from zeropoint.numerics.formats import get_format
 from zeropoint.numerics.spec import Spec
 from zeropoint.plan import Plan, load_plan
 from zeropoint.recipe import Recipe
 from zeropoint.result import Result
-from zeropoint.rules import Finding, lint_model
+from zeropoint.rules import Lint, lint_whole
 from zeropoint.statistics.solvers import solve
 from zeropoint.statistics.tensor import observe
 from zeropoint.targets import Target, get_target
+
+NO_SHAPES: Mapping[str, Sequence[int]] = {}
 
 
 def quantize(  # noqa: PLR0913  (the one wide function: each option of the command line, packed into values at once)
@@ -45,7 +49,7 @@ def quantize(  # noqa: PLR0913  (the one wide function: each option of the comma
     weight_storage: Literal["integer", "float"] = "integer",
     seed: int = 0,
     plan: Plan | str | Path | None = None,
-    preprocess: Preprocess | str | Path | None = None,
+    preprocess: Preprocess | str | Path | Sequence[str | Path] | None = None,
     eval_data: object = None,
     labels: object = None,
     evaluate: bool = True,
@@ -55,10 +59,10 @@ def quantize(  # noqa: PLR0913  (the one wide function: each option of the comma
 
     model: a path, bytes or a ModelProto; it is never changed. data: a folder of images or arrays, .npy, .npz,
     "module:function", an array, a dict of arrays or an iterable of either. `samples` of them calibrate, `batch_size` at a time, and
-    those left are held out to judge by, unless `eval_data` is given. preprocess: for images, a preset's name, a TOML file or a
-    Preprocess. labels: "folder", "stem" or a file, for accuracy. solver, weight_solver: how ranges are found. include, exclude:
-    shell patterns over node names, or operator types. bias: corrected for the mean error of the rounded weights, or
-    kept. plan: start from these decisions instead of calibrating.
+    those left are held out to judge by, unless `eval_data` is given. preprocess: for images, a preset's name, a TOML file, both with
+    "key=value" changes behind them in a list, or a Preprocess. labels: "folder", "stem" or a file, for accuracy. solver,
+    weight_solver: how ranges are found. include, exclude: shell patterns over node names, or operator types. bias: corrected for the
+    mean error of the rounded weights, or kept. plan: start from these decisions instead of calibrating.
     evaluate=False skips the comparison; that the result loads and keeps its target's rules is always checked.
 
     Raises:
@@ -87,7 +91,7 @@ def quantize(  # noqa: PLR0913  (the one wide function: each option of the comma
     network = load(model, min_opset=goal.min_opset)
     notes = prepare(network)
     given = plan if isinstance(plan, Plan | None) else load_plan(plan)
-    images = load_preprocess(preprocess) if isinstance(preprocess, str | Path) else preprocess
+    images = preprocess if isinstance(preprocess, Preprocess | None) else load_preprocess(preprocess)
     request = Request(data, eval_data, labels, images, recipe, input_infos(network))
     choice = choose_samples(request, calibrate=given is None, evaluate=evaluate)
     if given is None:
@@ -104,14 +108,47 @@ def quantize(  # noqa: PLR0913  (the one wide function: each option of the comma
     return Result(model=quantized, plan=given, evidence=evidence, notes=(*notes, *given.notes, *choice.notes, *evidence.notes))
 
 
-def lint(model: Source, *, target: str | Target) -> tuple[Finding, ...]:
-    """Return where a model, ours or another tool's, breaks the rules of a target; nothing when it keeps them all.
+def inspect(model: Source, *, target: str | Target | None = None, shapes: Mapping[str, Sequence[int]] = NO_SHAPES) -> Inspection:
+    """Return what is in a model, float or quantized, and for a `target` what `quantize` would do with it and what not, and why.
+
+    What cannot be known without running the network, and that it does not run or is quantized already, is in the notes.
+
+    shapes: for inputs with dynamic axes, which are taken as 1 otherwise; multiply-accumulates are counted for these.
+
+    Raises:
+        ModelError: the model cannot be read.
+        RecipeError: there is no such target or input, or a shape does not fit.
+
+    Example:
+        >>> from zeropoint.demo import load_digits
+        >>> found = inspect(load_digits().model, target="tensorrt")
+        >>> found.layers[1].node, found.layers[1].weight.dtype, found.target.coverage.quantized
+        ('stage1.first.conv', 'float32', 8)
+    """
+    fixed = {name: tuple(shape) for name, shape in shapes.items()}
+    found = inspect_model(load(model), shapes=fixed)
+    if target is None:
+        return found
+    goal = target if isinstance(target, Target) else get_target(target)
+    try:
+        return replace(found, target=view_for_target(load(model, min_opset=goal.min_opset), goal, shapes=fixed))
+    except ModelError as error:
+        return replace(found, notes=(*found.notes, Note(goal.name, f"what it would quantize is not known: {error}")))
+
+
+def lint(model: Source, *, target: str | Target) -> Lint:
+    """Return where a model, ours or another tool's, breaks the rules of a target, and whether it is quantized at all.
 
     Raises:
         ModelError: the model cannot be read.
         RecipeError: there is no such target.
+
+    Example:
+        >>> from zeropoint.demo import load_digits
+        >>> lint(load_digits().model, target="tensorrt")
+        Lint(findings=(), quantized=False)
     """
-    return lint_model(load(model), target if isinstance(target, Target) else get_target(target))
+    return lint_whole(load(model), target if isinstance(target, Target) else get_target(target))
 
 
 def solve_range(array: npt.ArrayLike, *, solver: str = "auto", format: str = "int8", symmetric: bool = True) -> Range:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,12 +12,12 @@ from zeropoint.evaluate.evidence import Evidence
 from zeropoint.evaluate.fidelity import OutputFidelity
 from zeropoint.graph.model import Model
 from zeropoint.graph.store import save, write_text
-from zeropoint.notes import Note
+from zeropoint.notes import Note, counted
 from zeropoint.plan import Plan, to_json
 from zeropoint.runtime.onnxruntime import Session
 from zeropoint.targets import get_target
 
-MEGABYTE = 1e6
+KILOBYTE, MEGABYTE = 1e3, 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +59,14 @@ class Result:
         rows = [Row("", "float", "quantized", ""), *summary_rows(self.evidence)]
         widths = [max(len(cell) for cell in column) for column in zip(*map(_cells, rows), strict=True)]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(_cells(row), widths, strict=True)).rstrip() for row in rows]
-        notes = "1 note" if len(self.notes) == 1 else f"{len(self.notes)} notes"
-        return "\n".join([verdict(self), "", *lines, "", f"{notes} on what stayed in float and what to know: see .notes"])
+        return "\n".join(
+            [verdict(self), "", *lines, "", f"{counted(len(self.notes), 'note')} on what stayed in float and what to know: see .notes"]
+        )
 
     def next_command(self, path: str | Path) -> str:
-        """Return the command that runs the file at `path` on the target."""
-        return get_target(self.plan.target).next_command.format(model=path, stem=Path(path).with_suffix(""))
+        """Return the shell command that runs the file at `path` on the target."""
+        model, stem = (shlex.quote(str(name)) for name in (path, Path(path).with_suffix("")))
+        return get_target(self.plan.target).next_command.format(model=model, stem=stem)
 
 
 def verdict(result: Result) -> str:
@@ -86,13 +89,15 @@ def bad_news(result: Result) -> list[str]:
     evidence, target = result.evidence, result.plan.target
     news = []
     if evidence.findings:
-        news.append(f"BREAKS RULES of {target} in {len(evidence.findings)} places")
+        news.append(f"BREAKS RULES of {target} in {counted(len(evidence.findings), 'place')}")
     if not evidence.coverage.quantized:
         found = f"none of {evidence.coverage.candidates} operators" if evidence.coverage.candidates else "no operator found"
         news.append(f"NOTHING QUANTIZED: {found} that {target} could compute in integers")
     if NOT_REAL in result.plan.provenance.calibration_data + evidence.evaluation_data:
         news.append(f"ONLY A TRIAL: on {NOT_REAL}")
-    news += [f"{f.incomparable} samples of {f.output} CANNOT BE COMPARED with float" for f in evidence.fidelity if f.incomparable]
+    news += [
+        f"{counted(f.incomparable, 'sample')} of {f.output} CANNOT BE COMPARED with float" for f in evidence.fidelity if f.incomparable
+    ]
     if evidence.latency is not None and evidence.latency.ratio >= 1:
         news.append(f"SLOWER than float on {evidence.latency.runtime}: {evidence.latency.ratio:.2f} times its latency")
     return news
@@ -103,8 +108,8 @@ def summary_rows(evidence: Evidence) -> list[Row]:
     rows = [
         Row(
             "size",
-            f"{evidence.float_bytes / MEGABYTE:.2f} MB",
-            f"{evidence.quantized_bytes / MEGABYTE:.2f} MB",
+            _size_text(evidence.float_bytes),
+            _size_text(evidence.quantized_bytes),
             f"{evidence.size_ratio:.2f} of float",
         ),
         Row("operators in integers", "", str(evidence.coverage.quantized), f"of {evidence.coverage.candidates} that could be"),
@@ -122,6 +127,10 @@ def summary_rows(evidence: Evidence) -> list[Row]:
             )
         )
     return rows
+
+
+def _size_text(size: int) -> str:
+    return f"{size / MEGABYTE:.2f} MB" if size >= 0.1 * MEGABYTE else f"{size / KILOBYTE:.2f} kB"
 
 
 def _fidelity_rows(output: OutputFidelity, *, several: bool) -> list[Row]:

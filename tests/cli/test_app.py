@@ -8,12 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from zeropoint import api, cli
@@ -25,6 +27,7 @@ from zeropoint.graph.store import serialize
 from zeropoint.plan import load_plan
 from zeropoint.result import verdict
 from zeropoint.rules import Finding
+from zeropoint.targets import TARGETS
 
 COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
 LOOKS_STYLED = re.compile(r"\x1b\[")
@@ -152,7 +155,8 @@ OPTIONS: dict[str, tuple[Sequence[str], str, Any]] = {
     "no-data": ((), "eval_data", None),
     "data": ((), "data", "few.npy"),
     "target": ((), "target", "tensorrt"),
-    "preprocess": (("--preprocess", "imagenet"), "preprocess", "imagenet"),
+    "preprocess": (("--preprocess", "imagenet", "--preprocess", "crop=[9, 9]"), "preprocess", ["imagenet", "crop=[9, 9]"]),
+    "no-preprocess": ((), "preprocess", None),
     "solver": (("--solver", "percentile:99"), "solver", "percentile:99"),
     "weight-solver": (("--weight-solver", "minmax"), "weight_solver", "minmax"),
     "samples": (("--samples", "3"), "samples", 3),
@@ -219,7 +223,7 @@ def test_broken_rules_end_with_3_but_leave_the_file(place: Place, zeropoint: Zer
     monkeypatch.setattr(measure, "lint_model", lambda model, target: (finding,))
     run = zeropoint(*QUANTIZE, "--no-evaluate")
     assert (run.code, run.err) == (3, "")
-    assert run.out.startswith("tensorrt: BREAKS RULES of tensorrt in 1 places; ")
+    assert run.out.startswith("tensorrt: BREAKS RULES of tensorrt in 1 place; ")
     assert "conv: breaks zero-points: found 3, expected 0; quantize symmetrically" in run.out
     assert "digits.int8.onnx" in place.files
 
@@ -227,7 +231,13 @@ def test_broken_rules_end_with_3_but_leave_the_file(place: Place, zeropoint: Zer
 # --- mistakes --------------------------------------------------------------------------------------------------------------
 
 MISTAKES: dict[str, tuple[Sequence[str], str]] = {
-    "no-data": (("quantize", "digits.onnx", "-t", "tensorrt"), r"data: found none"),
+    "no-data": (("quantize", "digits.onnx", "-t", "tensorrt"), r"^error: --data: found none to calibrate with.*; 'random' makes a trial"),
+    "labels-without-evaluation": (
+        (*QUANTIZE, "--labels", "stem", "--no-evaluate"),
+        r"--labels: found 'stem', but evaluation is turned off",
+    ),
+    "preprocess": ((*QUANTIZE, "--preprocess", "imagenet", "--preprocess", "crop=x"), r"--preprocess: found 'crop=x', expected key=value"),
+    "exclude": ((*QUANTIZE, "--exclude", "none.*"), r"--exclude: found 'none\.\*', which fits no node"),
     "missing-data": (("quantize", "digits.onnx", "-t", "tensorrt", "--data", "none/"), r"data: found 'none/'.*check the path"),
     "output-is-the-model": ((*QUANTIZE, "-o", "digits.onnx"), r"--output: found digits\.onnx, which is the float model itself"),
     "output-is-the-model-by-another-path": ((*QUANTIZE, "-o", "../{here}/digits.onnx"), r"which is the float model itself"),
@@ -269,6 +279,7 @@ WRONG_USE: dict[str, tuple[Sequence[str], str]] = {
     "misspelt-option": ((*QUANTIZE, "--exclud", "x"), "--exclude"),
     "unknown-command": (("quantise", "digits.onnx"), "No such command 'quantise'"),
     "unknown-target": (("lint", "digits.onnx", "-t", "cuda"), "'tensorrt'"),
+    "no-choice-of-bias": ((*QUANTIZE, "--bias", "none"), "--bias"),
     "no-target": (("lint", "digits.onnx"), "Missing option '--target'"),
     "no-model": (("quantize", "-t", "tensorrt"), "Missing argument"),
     "no-number": ((*QUANTIZE, "--samples", "many"), "--samples"),
@@ -320,7 +331,20 @@ def test_lint_prints_json_alone(linted: Place, zeropoint: Zeropoint, target: str
     run = zeropoint("lint", "int8.onnx", "-t", target, "--json")
     document = json.loads(run.out)
     assert (run.code, run.err, document["model"], document["target"]) == (code, "", "int8.onnx", target)
-    assert [finding["node"] for finding in document["findings"]] == [finding.node for finding in api.lint("int8.onnx", target=target)]
+    found = api.lint("int8.onnx", target=target)
+    assert [finding["node"] for finding in document["findings"]] == [finding.node for finding in found.findings]
+    assert document["quantized"] is found.quantized is True
+
+
+def test_lint_says_that_a_float_network_is_not_quantized(place: Place, zeropoint: Zeropoint) -> None:
+    run = zeropoint("lint", "digits.onnx", "-t", "tensorrt")
+    assert (run.code, run.err) == (0, "")
+    assert run.out.splitlines() == [
+        "digits.onnx is NOT QUANTIZED: there is no QuantizeLinear and no DequantizeLinear in it, so that most rules have nothing to check",
+        "digits.onnx breaks no rule of tensorrt",
+    ]
+    document = json.loads(zeropoint("lint", "digits.onnx", "-t", "tensorrt", "--json").out)
+    assert document == {"model": "digits.onnx", "target": "tensorrt", "findings": [], "quantized": False}
 
 
 # --- help ------------------------------------------------------------------------------------------------------------------
@@ -345,6 +369,23 @@ def test_example_of_the_help_can_be_parsed(command: str, monkeypatch: pytest.Mon
     text = " ".join(CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "80"}).stdout.split())
     arguments = text.partition("Example: zeropoint ")[2].split()
     assert isinstance(CliRunner().invoke(app, arguments).exception, Reached)
+
+
+@pytest.mark.parametrize("width", [80, 100])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_leaves_room_for_what_an_option_does(command: str, width: int) -> None:
+    shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": str(width), "NO_COLOR": "1"}).stdout
+    lines = shown.splitlines()
+    for option in typer.main.get_command(app).commands[command].params:  # type: ignore[attr-defined]
+        first_words = " ".join(option.help.split()[:3])
+        assert any(first_words in line for line in lines)
+    assert max(map(len, lines)) <= width
+    assert "…" not in shown
+    assert set(TARGETS) <= set(re.findall(r"[\w-]+", shown))  # no name is broken over two lines
+
+
+def test_version_is_that_of_the_package(zeropoint: Zeropoint) -> None:
+    assert zeropoint("--version") == Run(0, f"zeropoint {version('zeropoint')}\n", "")
 
 
 def test_command_alone_lists_the_commands() -> None:
@@ -385,5 +426,5 @@ def test_names_are_printed_as_they_are(place: Place, zeropoint: Zeropoint) -> No
     assert run.code == 0
     assert "  [bold]/head<b>&amp;[/]: Gemm stays in float" in run.out
     assert "wrote m [red]x[b].int8.onnx and m [red]x[b].int8.onnx.plan.json" in run.out
-    assert zeropoint("lint", file, "-t", "tensorrt").out == f"{file} keeps the rules of tensorrt\n"
+    assert zeropoint("lint", file, "-t", "tensorrt").out.endswith(f"{file} breaks no rule of tensorrt\n")
     assert "error: [bold]none.onnx: cannot be read" in zeropoint("lint", "[bold]none.onnx", "-t", "tensorrt").err

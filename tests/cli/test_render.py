@@ -23,7 +23,7 @@ from zeropoint.graph.load import load
 from zeropoint.notes import Note
 from zeropoint.plan import Plan, Provenance
 from zeropoint.result import Result
-from zeropoint.rules import Finding
+from zeropoint.rules import Finding, Lint
 
 FIDELITY = OutputFidelity(
     output="y",
@@ -121,8 +121,9 @@ MARKUP = "[bold]/layer[/bold]<b>&amp;</b>[link=x]"
 def test_names_that_look_like_markup_are_shown_as_they_are(screen: io.StringIO) -> None:
     outputs = (replace(FIDELITY, output="[red]a"), replace(FIDELITY, output="b[/]"))
     render.show_result(result(notes=(Note(MARKUP, f"because of {MARKUP}"),), fidelity=outputs), (Path("[i]m.onnx"), Path("[i]m.plan")))
-    render.show_findings([Finding(MARKUP, "rule", f"message {MARKUP}", f"remedy {MARKUP}")], model=Path("[i]m.onnx"), target="tensorrt")
-    render.show_findings([], model=Path("[i]m.onnx"), target="tensorrt")
+    finding = Finding(MARKUP, "rule", f"message {MARKUP}", f"remedy {MARKUP}")
+    for lint in (Lint((finding,), True), Lint((), True), Lint((), False)):
+        render.show_lint(lint, model=Path("[i]m.onnx"), target="tensorrt")
     render.show_error(DataError(f"{MARKUP}: found [red]nothing[/red]"))
     shown = screen.getvalue()
     for text in (
@@ -133,6 +134,7 @@ def test_names_that_look_like_markup_are_shown_as_they_are(screen: io.StringIO) 
         f"  {MARKUP}: message {MARKUP}",
         f"  remedy: remedy {MARKUP}",
         "[i]m.onnx keeps the rules of tensorrt",
+        "[i]m.onnx is NOT QUANTIZED",
         f"error: {MARKUP}: found [red]nothing[/red]",
     ):
         assert text in shown
@@ -141,7 +143,30 @@ def test_names_that_look_like_markup_are_shown_as_they_are(screen: io.StringIO) 
 def test_notes_of_one_reason_share_a_line(screen: io.StringIO) -> None:
     render.show_result(result(notes=(Note("a", "one reason"), Note("c", "another reason"), Note("b", "one reason"))), WRITTEN)
     shown = screen.getvalue().splitlines()
-    assert shown[shown.index("notes") + 1 : shown.index("notes") + 3] == ["  c: another reason", "  a and 1 more: one reason"]
+    assert shown[shown.index("notes") + 1 : shown.index("notes") + 3] == ["  c: another reason", "  a, b: one reason"]
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [(1, "a"), (2, "a, b"), (3, "a, b, c"), (4, "a, b and 2 more"), (26, "a, b and 24 more")],
+    ids="{0}".format,
+)
+def test_places_of_a_reason_are_listed_where_they_are_few(screen: io.StringIO, count: int, shown: str) -> None:
+    render.show_result(result(notes=tuple(Note(chr(ord("a") + i), "reason") for i in range(count))), WRITTEN)
+    assert f"\nnotes\n  {shown}: reason\n" in screen.getvalue()
+
+
+def test_notes_on_the_run_stand_apart(screen: io.StringIO) -> None:
+    notes = [("latency", "not measured"), ("b", "z"), ("calibration", "on random numbers"), ("evaluation", "on random numbers"), ("a", "y")]
+    render.show_result(result(notes=tuple(Note(*note) for note in notes)), WRITTEN)
+    shown = screen.getvalue()
+    assert "\nnotes\n  a: y\n  b: z\n\nnotes on this run\n  latency: not measured\n  calibration, evaluation: on random numbers\n" in shown
+
+
+@pytest.mark.parametrize(("where", "heading"), [("latency", "notes on this run"), ("conv", "notes")])
+def test_notes_of_one_kind_have_one_heading(screen: io.StringIO, where: str, heading: str) -> None:
+    render.show_result(result(notes=(Note(where, "reason"),)), WRITTEN)
+    assert [line for line in screen.getvalue().splitlines() if line.startswith("notes")] == [heading]
 
 
 def test_many_reasons_are_cut_short_with_the_place_of_the_others(screen: io.StringIO) -> None:
@@ -150,11 +175,50 @@ def test_many_reasons_are_cut_short_with_the_place_of_the_others(screen: io.Stri
 
 
 def test_many_findings_are_cut_short(screen: io.StringIO) -> None:
-    findings = [Finding(f"node{i:02}", "rule", "message", "remedy") for i in range(render.MOST_NOTES + 3)]
-    render.show_findings(findings, model=Path("m.onnx"), target="tensorrt")
+    findings = tuple(Finding(f"node{i:02}", "rule", "message", "remedy") for i in range(render.MOST_NOTES + 3))
+    render.show_lint(Lint(findings, True), model=Path("m.onnx"), target="tensorrt")
     assert "breaks rules of tensorrt in 15 places" in screen.getvalue()
     assert "  and 3 more; --json lists all\n" in screen.getvalue()
     assert "node12" not in screen.getvalue()
+
+
+FOUND = Finding("conv", "opset", "message", "mend it")
+LINTS: dict[str, tuple[Lint, list[str]]] = {
+    "kept": (Lint((), True), ["m.onnx keeps the rules of tensorrt"]),
+    "broken": (Lint((FOUND,), True), ["m.onnx breaks rules of tensorrt in 1 place", ""]),
+    "float": (Lint((), False), ["m.onnx is NOT QUANTIZED: there is no QuantizeLinear and", "m.onnx breaks no rule of tensorrt"]),
+    "float-and-broken": (
+        Lint((FOUND, FOUND), False),
+        ["m.onnx is NOT QUANTIZED: there is no QuantizeLinear and", "m.onnx breaks rules of tensorrt in 2 places", ""],
+    ),
+}
+
+
+@pytest.mark.parametrize(("lint", "expected"), LINTS.values(), ids=LINTS)
+def test_lint_says_first_whether_there_was_anything_to_check(screen: io.StringIO, lint: Lint, expected: list[str]) -> None:
+    render.show_lint(lint, model=Path("m.onnx"), target="tensorrt")
+    shown = screen.getvalue().splitlines()
+    assert all(line.startswith(beginning) for line, beginning in zip(shown, expected, strict=False))
+    assert len(shown) >= len(expected)
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("data: found none", "--data: found none"),
+        ("batch_size: found 0", "--batch-size: found 0"),
+        ("preprocess: found 'x'", "--preprocess: found 'x'"),
+        ("--output: found x", "--output: found x"),
+        ("preprocess p.toml: cannot be read", "preprocess p.toml: cannot be read"),
+        ("model: found no nodes", "model: found no nodes"),
+        ("m.onnx: found no nodes", "m.onnx: found no nodes"),
+        ("plain", "plain"),
+    ],
+    ids=lambda text: text.partition(" found")[0],
+)
+def test_error_names_the_option_as_it_is_typed(screen: io.StringIO, message: str, shown: str) -> None:
+    render.show_error(DataError(message))
+    assert screen.getvalue() == f"error: {shown}\n"
 
 
 def test_long_error_is_not_broken_into_lines(screen: io.StringIO) -> None:

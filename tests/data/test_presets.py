@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +72,7 @@ def test_dict_round_trip_through_json(name: str) -> None:
 
 
 def write(tmp_path: Path, text: str) -> Path:
+    tmp_path.mkdir(exist_ok=True)
     path = tmp_path / "p.toml"
     path.write_text(text)
     return path
@@ -117,6 +120,68 @@ def test_files_that_do_not_serve(tmp_path: Path, text: str, message: str) -> Non
     with pytest.raises(RecipeError, match=message) as caught:
         load_preprocess(write(tmp_path, text))
     assert "p.toml" in str(caught.value)
+
+
+CHANGED: dict[str, tuple[list[str], Preprocess]] = {
+    "name-alone": (["yolo"], PRESETS["yolo"]),
+    "one": (["imagenet", "crop=[288, 280]"], replace(PRESETS["imagenet"], crop=(288, 280))),
+    "several": (["unit", "mean=[0.5]", "std = [0.25]"], replace(PRESETS["unit"], mean=(0.5,), std=(0.25,))),
+    "last-counts": (["unit", "scale=2", "scale=3"], replace(PRESETS["unit"], scale=3.0)),
+    "text": (["unit", 'order="bgr"'], replace(PRESETS["unit"], order="bgr")),
+    "none-named": (["scale=2", 'layout="nhwc"'], Preprocess(scale=2.0, layout="nhwc")),
+    "within-resize": (["yolo", "resize.size=[320, 640]"], replace(PRESETS["yolo"], resize=Letterbox((320, 640)))),
+    "within-resize-of-the-default": (["resize.size=[8, 9]"], Preprocess(Exact((8, 9)))),
+    "within-resize-twice": (["yolo", "resize.fill=0", "resize.size=[8, 9]"], replace(PRESETS["yolo"], resize=Letterbox((8, 9), 0.0))),
+    "another-kind": (["yolo", 'resize.kind="exact"'], replace(PRESETS["yolo"], resize=Exact())),
+    "another-kind-last": (["yolo", "resize.size=9", 'resize.kind="short-side"'], replace(PRESETS["yolo"], resize=ShortSide(9))),
+    "another-kind-as-a-table": (["yolo", 'resize={kind="short-side", size=9}'], replace(PRESETS["yolo"], resize=ShortSide(9))),
+    "same-kind": (["imagenet", 'resize.kind="short-side"'], PRESETS["imagenet"]),
+}
+
+
+@pytest.mark.parametrize(("items", "expected"), CHANGED.values(), ids=CHANGED)
+def test_preset_changed_by_key(items: list[str], expected: Preprocess) -> None:
+    assert load_preprocess(items) == load_preprocess(tuple(items)) == expected
+
+
+@pytest.mark.parametrize("as_path", [str, Path], ids=["str", "path"])
+def test_file_changed_by_key(tmp_path: Path, as_path: Callable[[Path], str | Path]) -> None:
+    path = write(tmp_path / "a=b", 'preset = "yolo"\norder = "bgr"')
+    assert load_preprocess([as_path(path), "resize.fill=0"]) == replace(PRESETS["yolo"], order="bgr", resize=Letterbox(fill=0.0))
+
+
+def test_change_alone_needs_no_list() -> None:
+    assert load_preprocess("scale=2") == Preprocess(scale=2.0)
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        pytest.param([], "found an empty list, expected imagenet, ", id="empty"),
+        pytest.param(["imagenet", "yolo"], "found 'yolo' after the first place, expected key=value", id="two-names"),
+        pytest.param(["scale=2", "yolo"], "found 'yolo' after the first place", id="name-last"),
+        pytest.param(["yolo", "a=b.toml"], r"found 'a=b\.toml' after the first place", id="file-last"),
+        pytest.param(["imagnet", "scale=2"], "found 'imagnet', expected imagenet, ", id="no-such-name"),
+        pytest.param(
+            ["yolo", "order=bgr"], "found 'order=bgr', expected key=value as in TOML .* with its quotes, order=\"bgr\"", id="no-quotes"
+        ),
+        pytest.param(["yolo", "mean=[0.5, 0.5"], "found 'mean=.*expected key=value as in TOML", id="no-toml"),
+        pytest.param(
+            ["yolo", "means=[0.5]"], r"preprocess yolo means=\[0\.5\]: found unknown key 'means', expected resize, crop", id="key"
+        ),
+        pytest.param(["yolo", "resize.sise=3"], "found unknown key 'resize.sise', expected size, fill, kind", id="key-of-resize"),
+        pytest.param(["yolo", "resize.size.x=3"], r"resize\.size", id="key-too-deep"),
+        pytest.param(["yolo", "crop.x=3"], "crop", id="key-of-no-table"),
+        pytest.param(["yolo", "resize=3"], "resize: found 3", id="no-table"),
+        pytest.param(["yolo", 'resize.kind="short-side"'], r"resize\.size", id="another-kind-without-its-keys"),
+        pytest.param(["yolo", "std=[0]"], "std", id="value"),
+        pytest.param(["yolo", 'preset="unit"'], "found the key 'preset', expected the preset's name alone, before", id="preset-as-key"),
+    ],
+)
+def test_changes_that_do_not_serve(items: list[str], message: str) -> None:
+    with pytest.raises(RecipeError, match=message) as caught:
+        load_preprocess(items)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

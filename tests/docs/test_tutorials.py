@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = sorted((ROOT / "docs" / "tutorials").glob("*.md")) + [path for path in [ROOT / "README.md"] if path.exists()]
+DOCUMENTS = sorted((ROOT / "docs").rglob("*.md")) + [path for path in [ROOT / "README.md"] if path.exists()]
 # A fence that is exactly ```python runs; ```python no-run does not, for what needs a file or a machine that a test has not.
 FENCE = re.compile(r"^```(?P<kind>[^\n]*)\n(?P<body>.*?)^```[ ]*$", re.MULTILINE | re.DOTALL)
 FIGURE = re.compile(r"\d+\.\d+")

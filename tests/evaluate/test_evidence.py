@@ -11,7 +11,7 @@ from zeropoint.targets import get_target
 
 NETWORK = """
 <ir_version: 8, opset_import: ["" : 17, "com.example" : 1]>
-g (float[1, 16] x) => (float[1, 16] y) {
+g (float[1, 16] x, float[16, 16] w) => (float[1, 16] y) {
     [first] a = MatMul(x, w)
     [relu] b = Relu(a)
     [second] c = MatMul(b, w)

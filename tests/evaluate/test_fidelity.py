@@ -254,7 +254,7 @@ def test_network_without_numbers_has_no_fidelity(other: object) -> None:
 
 
 def test_no_samples_is_an_error() -> None:
-    with pytest.raises(DataError, match=r"evaluation data: found no samples, expected at least one; give --eval-data"):
+    with pytest.raises(DataError, match=r"evaluation data: found no samples, expected at least one; give some to judge by"):
         compare([], [])
 
 

@@ -214,6 +214,57 @@ def test_says_where_a_network_contradicts_itself() -> None:
         load(model)
 
 
+IN_ORDER = {
+    "optional input left out": 'a = MatMul(x, w) y = Clip(a, "", z)',
+    "body reads what is around it": "a = MatMul(x, w) y = If(c) <then_branch = one () => (float[N, 2] p) { p = Neg(a) }, "
+    "else_branch = two () => (float[N, 2] q) { q = If(c) <then_branch = three () => (float[N, 2] r) { r = Abs(a) }, "
+    "else_branch = four () => (float[N, 2] s) { s = Add(a, z) }> }>",
+    "function": "a = MatMul(x, w) y = house.double(a)",
+}
+OUT_OF_ORDER = {
+    "input": ("a = MatMul(x, w) y = Add(a, v)", "the node that writes 'y' (Add): found input 'v', expected what a node before it computes"),
+    "input of a named node": ("a = MatMul(x, w) [sum] y = Add(a, v)", "node 'sum' (Add): found input 'v', expected"),
+    "input that a later node computes": ("y = Neg(a) a = MatMul(x, w)", "the node that writes 'y' (Neg): found input 'a', expected"),
+    "input in a body": (
+        "y = If(c) <then_branch = one () => (float[N, 2] p) { p = Neg(v) }, else_branch = two () => (float[N, 2] q) { q = MatMul(x, w) }>",
+        "the node that writes 'p' (Neg): found input 'v', expected",
+    ),
+    "input that a body keeps to itself": (
+        "a = MatMul(x, w) b = If(c) <then_branch = one () => (float[N, 2] p) { t = Neg(a) p = Neg(t) }, "
+        "else_branch = two () => (float[N, 2] q) { q = Neg(a) }> y = Add(b, t)",
+        "the node that writes 'y' (Add): found input 't', expected",
+    ),
+    "input in a function": ("a = MatMul(x, w) y = house.broken(a)", "the node that writes 'b' (Add): found input 'v', expected"),
+    "output": ("a = MatMul(x, w)", "'net' gives out 'y', expected what one of its nodes computes; export the network again"),
+    "output of a body": (
+        "a = MatMul(x, w) y = If(c) <then_branch = one () => (float[N, 2] a) { p = Neg(a) }, "
+        "else_branch = two () => (float[N, 2] q) { q = Neg(a) }>",
+        "'one' gives out 'a', expected what one of its nodes computes",
+    ),
+}
+ORDERED_FUNCTIONS = DOUBLE + """<opset_import: ["" : 11], domain: "house"> broken (a) => (b) { b = Add(a, v) }"""
+
+
+def network_of(nodes: str) -> onnx.ModelProto:
+    model = network(nodes=nodes, functions=ORDERED_FUNCTIONS if "broken" in nodes else DOUBLE if "double" in nodes else "")
+    model.graph.initializer.extend([numpy_helper.from_array(np.array(True), "c"), numpy_helper.from_array(np.array(9, np.float32), "z")])
+    return model
+
+
+@pytest.mark.parametrize("nodes", IN_ORDER.values(), ids=IN_ORDER)
+def test_loads_what_reads_only_what_is_there(nodes: str) -> None:
+    model = network_of(nodes)
+    np.testing.assert_array_equal(run(serialize(load(model).clone()))[0], run(model.SerializeToString())[0])
+
+
+@pytest.mark.parametrize("min_opset", [7, 18], ids=["as it is", "converted"])
+@pytest.mark.parametrize(("nodes", "message"), OUT_OF_ORDER.values(), ids=OUT_OF_ORDER)
+def test_refuses_what_nothing_computes(nodes: str, message: str, min_opset: int, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ModelError, match=re.escape(f"model: {message}")):
+        load(network_of(nodes), min_opset=min_opset)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_says_what_cannot_be_converted() -> None:
     model = network(11, "y = NoSuchOperator(x, w)")
     with pytest.raises(

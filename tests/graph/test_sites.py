@@ -5,6 +5,7 @@ import pytest
 from tests.graph.networks import network, place
 from tests.graph.placements import CASES, Case
 
+from zeropoint.errors import RecipeError
 from zeropoint.graph.facts import Fact
 from zeropoint.graph.load import load
 from zeropoint.graph.prepare import prepare
@@ -138,8 +139,6 @@ CHAIN = network("a = Conv(x, w1) r = Relu(a) c = Conv(r, w2) f = Flatten(c) y = 
         pytest.param(("c",), {"c"}, id="name"),
         pytest.param(("[ac]",), {"a", "c"}, id="pattern"),
         pytest.param(("Conv",), {"a", "c"}, id="type"),
-        pytest.param(("Gem",), set(), id="a part of a type"),
-        pytest.param(("C",), set(), id="case counts"),
         pytest.param(("a", "Gemm"), {"a", "y"}, id="several"),
         pytest.param(("*",), {"a", "c", "y"}, id="all"),
     ],
@@ -150,6 +149,27 @@ def test_excluded_nodes_stay_in_float(exclude: tuple[str, ...], excluded: set[st
     assert {use.reader.node for site in placement.weights for use in site.uses} == {"a", "c", "y"} - excluded
     assert {note.where for note in placement.notes} == excluded
     assert all("excluded by name or operator type" in note.reason for note in placement.notes)
+
+
+@pytest.mark.parametrize("option", ["include", "exclude"])
+@pytest.mark.parametrize(
+    ("pattern", "like"),
+    [
+        pytest.param("Gem", "'a', 'r', 'c'", id="a part of a type"),
+        pytest.param("C", "'a', 'r', 'c'", id="case counts"),
+        pytest.param("cc", "'c'", id="a name misspelt"),
+        pytest.param("stem.*", "'a', 'r', 'c'", id="a pattern of no name"),
+        pytest.param("", "'a', 'r', 'c'", id="nothing"),
+    ],
+)
+def test_a_pattern_that_fits_nothing_is_an_error_with_what_there_is(option: str, pattern: str, like: str) -> None:
+    patterns: dict[str, list[str]] = {option: ["Conv", pattern]}
+    with pytest.raises(RecipeError) as raised:
+        place(CHAIN, "tensorrt", **patterns)
+    assert str(raised.value) == (
+        f"{option}: found {pattern!r}, which fits no node and no operator type of the prepared network; expected a node's name or a shell "
+        f"pattern for several (as {like}), or one of Conv, Flatten, Gemm, Relu"
+    )
 
 
 def test_an_excluded_add_is_no_residual() -> None:
@@ -165,7 +185,7 @@ def test_an_excluded_add_is_no_residual() -> None:
         pytest.param(("u",), (), {"u"}, id="included by name"),
         pytest.param(("ConvTranspose",), (), {"u", "v"}, id="included by type"),
         pytest.param(("[uv]",), (), {"u", "v"}, id="included by pattern"),
-        pytest.param(("Conv",), (), set(), id="another type included"),
+        pytest.param(("Softmax",), (), set(), id="another type included"),
         pytest.param(("ConvTranspose",), ("v",), {"u"}, id="excluded all the same"),
     ],
 )

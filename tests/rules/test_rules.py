@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from zeropoint.graph.load import load
-from zeropoint.rules import RULES, Rule, lint_model
+from zeropoint.rules import RULES, Rule, lint_model, lint_whole
 from zeropoint.targets import TARGETS, Target, get_target
 
 CHANNELS = 16
@@ -397,6 +397,29 @@ def test_targets_name_rules_that_exist(target: Target) -> None:
 def test_rules_give_a_reason_and_are_wanted_by_a_target(rule: Rule) -> None:
     assert rule.reason.endswith(".")
     assert any(rule.name in target.lint for target in TARGETS.values())
+
+
+CODINGS = {
+    "float": ("y = Neg(x)", False),
+    "pair": ("q = QuantizeLinear(x, s) y = DequantizeLinear(q, s)", True),
+    "weight-alone": ("d = DequantizeLinear(w, s) y = Add(x, d)", True),
+    "pair-of-onnxruntime": ("q = com.microsoft.QuantizeLinear(x, s) y = com.microsoft.DequantizeLinear(q, s)", True),
+    "pair-of-another-domain": ("q = house.QuantizeLinear(x, s) y = house.DequantizeLinear(q, s)", False),
+    "in-a-body": (
+        "y = If(c) <then_branch = one () => (float[4] p) { q = QuantizeLinear(x, s) p = DequantizeLinear(q, s) }, "
+        "else_branch = two () => (float[4] n) { n = Neg(x) }>",
+        True,
+    ),
+}
+
+
+@pytest.mark.parametrize(("nodes", "quantized"), CODINGS.values(), ids=CODINGS)
+def test_network_is_quantized_where_it_has_codes(nodes: str, quantized: bool) -> None:
+    header = '<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1, "house" : 1]>'
+    given = "float s = {0.5}, bool c = {1}, int8[4] w = {1, 2, 3, 4}"
+    model = load(onnx.parser.parse_model(f"{header} g (float[4] x) => (float[4] y) <{given}> {{ {nodes} }}"))
+    lint = lint_whole(model, get_target("tensorrt"))
+    assert (lint.findings, lint.quantized) == (lint_model(model, get_target("tensorrt")), quantized)
 
 
 def test_finding_says_what_where_and_what_to_do() -> None:

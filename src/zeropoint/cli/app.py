@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from enum import Enum
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from zeropoint import api
 from zeropoint.cli import render
+from zeropoint.cli.inspection import show_inspection
 from zeropoint.errors import RecipeError
 from zeropoint.targets import TARGETS
 
@@ -17,44 +19,78 @@ GATE_FAILED = 3
 
 app = typer.Typer(
     name="zeropoint",
-    help="Turn a trained FP32 network into a smaller, faster INT8 one, measure what that costs, and say why.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
 
 TargetName = Enum("TargetName", {name: name for name in TARGETS}, type=str)  # type: ignore[misc]
-ModelArgument = Annotated[Path, typer.Argument(help="The ONNX network.", show_default=False)]
-TargetOption = Annotated[TargetName, typer.Option("--target", "-t", help="What it must run on.", show_default=False)]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+EVERY_TARGET = ", ".join(TARGETS)
+TUNING, JUDGING = "How it is quantized", "How it is judged"
+PREPROCESS = (
+    "For images: a preset (imagenet, yolo, ...) or a TOML file. Repeat it to change keys of that: 'crop=[288, 288]', resize.size=320."
+)
+ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="The ONNX network.", show_default=False)]
+TargetOption = Annotated[
+    TargetName, typer.Option("--target", "-t", metavar="TARGET", help=f"What it must run on: {EVERY_TARGET}.", show_default=False)
+]
+EvaluateOption = Annotated[
+    bool,
+    typer.Option(" /--no-evaluate", metavar="", help="Do not compare with the float network.", show_default=False, rich_help_panel=JUDGING),
+]
+JsonOption = Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON document instead of tables.")]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"zeropoint {version('zeropoint')}")
+        raise typer.Exit
+
+
+@app.callback()
+def zeropoint(
+    show_version: Annotated[
+        bool, typer.Option("--version", metavar="", help="Print the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Turn a trained FP32 network into a smaller, faster INT8 one, measure what that costs, and say why."""
+
+
+def _option(metavar: str, help: str, *, names: tuple[str, ...] = (), panel: str | None = None) -> Any:
+    """Declare an option whose type is a short word, so that the help has room; `panel` is the box that it stands in."""
+    return typer.Option(*names, metavar=metavar, help=help, rich_help_panel=panel)
 
 
 @app.command(epilog="Example: [bold]zeropoint quantize resnet50.onnx --data photos/ --preprocess imagenet --target tensorrt[/bold]")
 def quantize(
     model: ModelArgument,
     target: TargetOption,
-    data: Annotated[str, typer.Option(help="Samples: a folder of images, .npy, .npz, module:function, or 'random' for a trial.")] = "",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="The file to write; MODEL.int8.onnx if absent.")] = None,
-    preprocess: Annotated[str, typer.Option(help="For images: a preset (imagenet, yolo, ...) or a TOML file.")] = "",
-    solver: Annotated[str, typer.Option(help="How activation ranges are found: auto, mse, entropy, percentile[:99.99], minmax.")] = "auto",
-    weight_solver: Annotated[Literal["mse", "minmax"], typer.Option(help="How weight ranges are found.")] = "mse",
-    samples: Annotated[int, typer.Option(help="How many samples calibrate.")] = 128,
-    batch_size: Annotated[int, typer.Option(help="How many samples run at once, where the network's batch axis is dynamic.")] = 1,
-    eval_data: Annotated[str, typer.Option(help="Samples to judge by; held-out ones of --data if absent.")] = "",
-    labels: Annotated[str, typer.Option(help="Classes of the judged samples: 'folder', 'stem', .csv, .npy or .txt.")] = "",
-    plan: Annotated[Path | None, typer.Option(help="Start from this plan instead of calibrating.")] = None,
-    include: Annotated[list[str] | None, typer.Option(help="Quantize operators of this name or type that the target holds back.")] = None,
-    exclude: Annotated[list[str] | None, typer.Option(help="Leave operators of this name (shell pattern) or type in float.")] = None,
-    weight_storage: Annotated[
-        Literal["integer", "float"], typer.Option(help="Weights as integers, or as floats behind a Q/DQ pair.")
-    ] = "integer",
+    data: Annotated[str, _option("DATA", "Samples: a folder of images, .npy, .npz, module:function, or 'random' for a trial.")] = "",
+    preprocess: Annotated[list[str] | None, _option("PRESET", PREPROCESS)] = None,
+    output: Annotated[Path | None, _option("FILE", "The file to write; MODEL.int8.onnx if absent.", names=("--output", "-o"))] = None,
+    solver: Annotated[
+        str, _option("NAME", "For ranges of activations: auto, mse, entropy, percentile[:99.99] or minmax.", panel=TUNING)
+    ] = "auto",
+    weight_solver: Annotated[Literal["mse", "minmax"], _option("NAME", "For ranges of weights: mse or minmax.", panel=TUNING)] = "mse",
+    samples: Annotated[int, _option("N", "How many samples calibrate.", panel=TUNING)] = 128,
+    batch_size: Annotated[int, _option("N", "How many run at once, where the batch axis is dynamic.", panel=TUNING)] = 1,
+    seed: Annotated[int, _option("N", "Of random data.", panel=TUNING)] = 0,
+    include: Annotated[
+        list[str] | None, _option("PATTERN", "Quantize nodes of this name or type that the target holds back.", panel=TUNING)
+    ] = None,
+    exclude: Annotated[list[str] | None, _option("PATTERN", "Leave nodes of this name or type in float.", panel=TUNING)] = None,
     bias: Annotated[
-        Literal["corrected", "kept"], typer.Option(help="Biases corrected for the mean error of the rounded weights, or kept.")
+        Literal["corrected", "kept"], _option("HOW", "corrected for the mean error of the rounded weights, or kept.", panel=TUNING)
     ] = "corrected",
-    seed: Annotated[int, typer.Option(help="Of random data.")] = 0,
-    evaluate: Annotated[bool, typer.Option("--evaluate/--no-evaluate", help="Compare with the float network before handing over.")] = True,
+    weight_storage: Annotated[
+        Literal["integer", "float"], _option("HOW", "integer, or float: behind a Q/DQ pair.", panel=TUNING)
+    ] = "integer",
+    plan: Annotated[Path | None, _option("FILE", "Start from this plan instead of calibrating.", panel=TUNING)] = None,
+    eval_data: Annotated[str, _option("DATA", "Samples to judge by; held-out ones of --data if absent.", panel=JUDGING)] = "",
+    labels: Annotated[str, _option("LABELS", "Their classes: 'folder', 'stem', .csv, .npy or .txt.", panel=JUDGING)] = "",
+    evaluate: EvaluateOption = True,
     json: JsonOption = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    quiet: Annotated[bool, _option("", "Print nothing but errors.", names=("--quiet", "-q"))] = False,
 ) -> None:
     """Quantize MODEL for a target, judge the result, and write it with the plan behind it."""
     destination = _destination(model, output)
@@ -73,7 +109,7 @@ def quantize(
             weight_storage=weight_storage,
             seed=seed,
             plan=plan,
-            preprocess=preprocess or None,
+            preprocess=preprocess,
             eval_data=eval_data or None,
             labels=labels or None,
             evaluate=evaluate,
@@ -101,13 +137,43 @@ def _destination(model: Path, output: Path | None) -> Path:
     return destination
 
 
+@app.command(epilog="Example: [bold]zeropoint inspect model.onnx --target tensorrt --shape image=1x3x640x640[/bold]")
+def inspect(
+    model: ModelArgument,
+    target: Annotated[
+        TargetName | None, typer.Option("--target", "-t", metavar="TARGET", help=f"Say what would be quantized for it: {EVERY_TARGET}.")
+    ] = None,
+    shape: Annotated[list[str] | None, typer.Option(metavar="SHAPE", help="INPUT=1x3x640x640, for inputs with dynamic axes.")] = None,
+    every_layer: Annotated[bool, typer.Option("--all", metavar="", help="List every layer.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Show what is in MODEL: inputs, outputs, weights, operators, work and bytes, and what a target would quantize."""
+    shapes = dict(map(_parsed_shape, shape or ()))
+    found = api.inspect(model, target=target.value if target is not None else None, shapes=shapes)
+    if json:
+        render.print_json(render.document(found))
+    else:
+        show_inspection(found, model=model, every_layer=every_layer)
+
+
+def _parsed_shape(text: str) -> tuple[str, tuple[int, ...]]:
+    name, equals, sizes = text.rpartition("=")
+    try:
+        shape = tuple(int(size) for size in sizes.split("x"))
+    except ValueError:
+        shape = ()
+    if not (name and equals and shape) or min(shape) < 0:
+        raise RecipeError(f"--shape: found {text!r}, expected INPUT=1x3x224x224: the input's name and a number for each axis")
+    return name, shape
+
+
 @app.command(epilog="Example: [bold]zeropoint lint model.onnx --target tensorrt[/bold]")
 def lint(model: ModelArgument, target: TargetOption, json: JsonOption = False) -> None:
     """Check a file, ours or another tool's, against a target's rules; exit code 3 if it breaks any."""
-    findings = api.lint(model, target=target.value)
+    found = api.lint(model, target=target.value)
     if json:
-        render.print_json({"model": str(model), "target": target.value, "findings": [render.document(finding) for finding in findings]})
+        render.print_json({"model": str(model), "target": target.value, **render.document(found)})
     else:
-        render.show_findings(findings, model=model, target=target.value)
-    if findings:
+        render.show_lint(found, model=model, target=target.value)
+    if found.findings:
         raise typer.Exit(GATE_FAILED)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from inspect import signature
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from zeropoint.api import quantize
 from zeropoint.calibrate import Progress as Report
 from zeropoint.calibrate import silent
 from zeropoint.errors import ZeropointError
-from zeropoint.notes import Note
+from zeropoint.notes import STAGES, Note, counted
 from zeropoint.result import Result, bad_news, summary_rows, verdict
-from zeropoint.rules import Finding
+from zeropoint.rules import Lint
 
 MOST_NOTES = 12
+MOST_PLACES = 3
+PARAMETERS = frozenset(signature(quantize).parameters) - {"model"}
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
@@ -49,7 +53,13 @@ def progress(*, shown: bool) -> Iterator[Report]:
 
 def show_error(error: ZeropointError) -> None:
     """Print an error as one paragraph."""
-    errors.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
+    errors.print(Text.assemble(("error: ", "bold red"), _with_option(str(error))), soft_wrap=True)
+
+
+def _with_option(message: str) -> str:
+    """Begin the message with the option as it is typed here, where it begins with the parameter that the option mirrors."""
+    parameter, colon, rest = message.partition(":")
+    return f"--{parameter.replace('_', '-')}{colon}{rest}" if parameter in PARAMETERS else message
 
 
 def show_result(result: Result, written: Sequence[Path]) -> None:
@@ -65,32 +75,43 @@ def show_result(result: Result, written: Sequence[Path]) -> None:
         console.print(Text(f"calibrated on {result.plan.provenance.calibration_data}"), soft_wrap=True)
     if result.evidence.evaluation_data:
         console.print(Text(f"judged on {result.evidence.evaluation_data}"), soft_wrap=True)
-    _show_notes(result.notes, plan=written[1])
+    show_notes(result.notes, rest=f"see {written[1]}")
     console.print(Text(f"\nwrote {written[0]} and {written[1]}"), soft_wrap=True)
     console.print(Text(f"next: {result.next_command(written[0])}", style="bold"), soft_wrap=True)
 
 
-def _show_notes(notes: Sequence[Note], *, plan: Path) -> None:
+def show_notes(notes: Sequence[Note], *, rest: str) -> None:
+    """Print notes on the network and then those on the run, each reason in one line; `rest` says where to find those left out."""
+    for heading, of_run in (("notes", False), ("notes on this run", True)):
+        _show_notes([note for note in notes if (note.where in STAGES) is of_run], heading=heading, rest=rest)
+
+
+def _show_notes(notes: Sequence[Note], *, heading: str, rest: str) -> None:
     if not notes:
         return
-    console.print("\nnotes")
+    console.print(f"\n{heading}")
     lines = [
         (reason, [note.where for note in found]) for reason, found in groupby(sorted(notes, key=lambda n: n.reason), lambda n: n.reason)
     ]
     for reason, places in lines[:MOST_NOTES]:
-        where = places[0] if len(places) == 1 else f"{places[0]} and {len(places) - 1} more"
+        shown = len(places) if len(places) <= MOST_PLACES else MOST_PLACES - 1
+        where = ", ".join(places[:shown]) + (f" and {len(places) - shown} more" if shown < len(places) else "")
         console.print(Text.assemble("  ", (where, "cyan"), f": {reason}"), soft_wrap=True)
     if len(lines) > MOST_NOTES:
-        console.print(f"  and {len(lines) - MOST_NOTES} other reasons: see {plan}", markup=False)
+        console.print(f"  and {len(lines) - MOST_NOTES} other reasons: {rest}", markup=False)
 
 
-def show_findings(findings: Sequence[Finding], *, model: Path, target: str) -> None:
-    """Print what breaks a target's rules, grouped by rule, or that nothing does."""
-    if not findings:
-        console.print(Text(f"{model} keeps the rules of {target}", style="bold green"), soft_wrap=True)
+def show_lint(lint: Lint, *, model: Path, target: str) -> None:
+    """Print what breaks a target's rules, grouped by rule, or that nothing does, and whether there was anything to check."""
+    if not lint.quantized:
+        missing = "there is no QuantizeLinear and no DequantizeLinear in it, so that most rules have nothing to check"
+        console.print(Text(f"{model} is NOT QUANTIZED: {missing}", style="bold yellow"), soft_wrap=True)
+    if not lint.findings:
+        kept = f"keeps the rules of {target}" if lint.quantized else f"breaks no rule of {target}"
+        console.print(Text(f"{model} {kept}", style="bold green" if lint.quantized else ""), soft_wrap=True)
         return
-    console.print(Text(f"{model} breaks rules of {target} in {len(findings)} places", style="bold red"), soft_wrap=True)
-    for rule, found in groupby(sorted(findings, key=lambda finding: finding.rule), lambda finding: finding.rule):
+    console.print(Text(f"{model} breaks rules of {target} in {counted(len(lint.findings), 'place')}", style="bold red"), soft_wrap=True)
+    for rule, found in groupby(sorted(lint.findings, key=lambda finding: finding.rule), lambda finding: finding.rule):
         places = list(found)
         console.print(Text.assemble("\n", (rule, "bold"), f" ({len(places)})"))
         console.print(Text(f"  remedy: {places[0].remedy}"), soft_wrap=True)

@@ -12,8 +12,8 @@ from zeropoint.data.preprocess import Preprocess
 from zeropoint.data.random import NOT_REAL
 from zeropoint.data.samples import Samples
 from zeropoint.data.split import split
-from zeropoint.errors import DataError
-from zeropoint.notes import Note
+from zeropoint.errors import DataError, RecipeError
+from zeropoint.notes import Note, counted
 from zeropoint.recipe import Recipe
 
 MOST_EVALUATED = 1000
@@ -53,6 +53,7 @@ def choose_samples(request: Request, *, calibrate: bool, evaluate: bool) -> Choi
 
     Raises:
         DataError: what is asked for is not there, or samples or labels cannot be read or do not fit the network.
+        RecipeError: there is something to judge by, but nothing is to be judged.
     """
     _check_given(request, calibrate=calibrate, evaluate=evaluate)
     wanted = request.recipe.samples
@@ -75,8 +76,15 @@ def _check_given(request: Request, *, calibrate: bool, evaluate: bool) -> None:
     if request.data is None and (calibrate or (evaluate and request.eval_data is None)):
         what = "calibrate with" if calibrate else "judge by"
         raise DataError(
-            f"data: found none to {what}, expected samples of what the network sees in use; only 'random' makes it random numbers"
+            f"data: found none to {what}, expected samples of what the network sees in use; 'random' makes a trial on random numbers"
         )
+    for option, given in (("eval_data", request.eval_data), ("labels", request.labels)):
+        if given is not None and not evaluate:
+            raise RecipeError(f"{option}: found {_text(given)}, but evaluation is turned off; turn it on, or leave this out")
+
+
+def _text(given: object) -> str:
+    return repr(given) if isinstance(given, str) else f"a {type(given).__name__}"
 
 
 def _notes(calibration: Samples | None, evaluation: Samples | None, wanted: int) -> tuple[Note, ...]:
@@ -86,7 +94,7 @@ def _notes(calibration: Samples | None, evaluation: Samples | None, wanted: int)
         if part is not None and NOT_REAL in part.description
     ]
     if calibration is not None and len(calibration) < wanted:
-        notes.append(Note("calibration", f"{len(calibration)} samples, where {wanted} were asked for"))
+        notes.append(Note("calibration", f"{counted(len(calibration), 'sample')}, where {wanted} were asked for"))
     if evaluation is not None and len(evaluation) == 0:
         notes.append(Note("evaluation", "no samples were left to judge by; give more, or evaluation data of their own"))
     return tuple(notes)

@@ -1,10 +1,10 @@
-"""Preprocessing by name, for the families of networks that are met most, and from TOML files."""
+"""Preprocessing by name, for the families of networks that are met most, from TOML files, and changed key by key."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from dataclasses import fields as dataclass_fields
 from pathlib import Path
@@ -50,19 +50,66 @@ PRESETS: dict[str, Preprocess] = {
 }
 
 
-def load_preprocess(name: str | Path) -> Preprocess:
-    """Return the preset called `name`, or what the TOML file at `name` says.
+def load_preprocess(given: str | Path | Sequence[str | Path]) -> Preprocess:
+    """Return the preset of that name or what the TOML file says, with the changes that "key=value" texts make to it.
 
     The file's keys are the fields of `Preprocess`; `resize` is a table with its `kind`. A key `preset` starts from that preset,
-    which the other keys then change.
+    which the other keys then change. In a sequence the name or file stands first, or nowhere, which starts from `Preprocess()`; the
+    rest are changes in TOML's syntax. Those of `resize` keep its other keys, unless they change its `kind`.
 
     Raises:
-        RecipeError: there is no such preset or file, or a key or value in it is wrong.
+        RecipeError: there is no such preset or file, or a key or value is wrong.
 
     Example:
         >>> load_preprocess("imagenet").describe()
         'short side 256 (bilinear), centre crop 224x224, (x * 0.00392157 - [0.485 0.456 0.406]) / [0.229 0.224 0.225], rgb'
+        >>> load_preprocess(["imagenet", "crop=[288, 288]", "resize.size=320", "mean=[0.5, 0.5, 0.5]"]).describe()
+        'short side 320 (bilinear), centre crop 288x288, (x * 0.00392157 - [0.5 0.5 0.5]) / [0.229 0.224 0.225], rgb'
     """
+    items = [given] if isinstance(given, str | Path) else list(given)
+    if not items:
+        raise RecipeError(f"preprocess: found an empty list, expected {', '.join(PRESETS)}, a .toml file, or key=value")
+    pairs = items if _is_pair(items[0]) else items[1:]
+    base = Preprocess() if pairs is items else _named(items[0])
+    return _changed(base, pairs, where=" ".join(map(str, items))) if pairs else base
+
+
+def _is_pair(item: str | Path) -> bool:
+    return isinstance(item, str) and "=" in item and not item.lower().endswith(".toml")
+
+
+def _changed(base: Preprocess, pairs: Sequence[str | Path], *, where: str) -> Preprocess:
+    changes: dict[str, object] = {}
+    for pair in pairs:
+        changes = _merged(changes, _parsed(pair))
+    if "preset" in changes:
+        raise RecipeError(f"preprocess {where}: found the key 'preset', expected the preset's name alone, before all key=value")
+    document = preprocess_to_dict(base)
+    kinds = [table.get("kind") if isinstance(table, Mapping) else None for table in (document["resize"], changes.get("resize"))]
+    if kinds[1] not in (None, kinds[0]):
+        del document["resize"]  # the other keys of another kind have no meaning here
+    return preprocess_from_dict(_merged(document, changes), where=where)
+
+
+def _merged(document: Mapping[str, object], changes: Mapping[str, object]) -> dict[str, object]:
+    """`document` with `changes`, which leave the keys of a table that they do not name."""
+    tables = {key: {**old, **new} for key, new in changes.items() if isinstance(old := document.get(key), dict) and isinstance(new, dict)}
+    return {**document, **changes, **tables}
+
+
+def _parsed(pair: str | Path) -> dict[str, object]:
+    if not _is_pair(pair):
+        raise RecipeError(f"preprocess: found {str(pair)!r} after the first place, expected key=value; a preset or file stands first")
+    try:
+        return tomllib.loads(str(pair))
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(
+            f"preprocess: found {str(pair)!r}, expected key=value as in TOML ({error}), such as crop=[224, 224], resize.size=320 or, "
+            'with its quotes, order="bgr"'
+        ) from error
+
+
+def _named(name: str | Path) -> Preprocess:
     if isinstance(name, str) and name in PRESETS:
         return PRESETS[name]
     path = Path(name)

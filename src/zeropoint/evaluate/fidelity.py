@@ -73,7 +73,7 @@ def compare_outputs(reference: Run, quantized: Run, feeds: Iterable[Feed], *, la
                 _add(sums.setdefault(name, _Sums()), theirs, ours[name])
     if found_none:
         raise DataError(
-            "evaluation data: found no samples, expected at least one; give --eval-data, or more samples than calibration takes"
+            "evaluation data: found no samples, expected at least one; give some to judge by, or more samples than calibration takes"
         )
     _check_labels(sums, labels)
     return tuple(_fidelity(name, found, labels) for name, found in sums.items())

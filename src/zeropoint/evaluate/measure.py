@@ -13,7 +13,7 @@ from zeropoint.evaluate.fidelity import Labels, OutputFidelity, compare_outputs
 from zeropoint.evaluate.latency import Latency, compare_latency
 from zeropoint.graph.model import Model
 from zeropoint.graph.store import open_session, serialize, serialized_size
-from zeropoint.notes import Note
+from zeropoint.notes import Note, counted
 from zeropoint.plan import Plan
 from zeropoint.rules import lint_model
 from zeropoint.runtime import open_runtime
@@ -72,7 +72,7 @@ def _unjudged(outputs: Sequence[str], fidelity: Sequence[OutputFidelity], *, has
     judged = {output.output for output in fidelity}
     notes = [Note(name, "this output was not compared: it is no tensor of numbers") for name in outputs if name not in judged]
     notes += [
-        Note(output.output, f"{output.incomparable} samples count as infinitely wrong: another shape than in float, NaN or infinity")
+        Note(output.output, f"infinitely wrong in {counted(output.incomparable, 'sample')}: another shape than in float, NaN or infinity")
         for output in fidelity
         if output.incomparable
     ]

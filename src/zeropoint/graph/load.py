@@ -30,13 +30,15 @@ def load(source: Source, *, min_opset: int = OLDEST_OPSET) -> ir.Model:
     A default-domain opset below `min_opset` is converted to it. Weights in external files stay there until they are read.
 
     Raises:
-        ModelError: missing, truncated, foreign, of an opset below 7 or one that cannot be converted, or with external data that
-            is missing, truncated or outside the model's folder.
+        ModelError: missing, truncated, foreign, of an opset below 7 or one that cannot be converted, reading a tensor that nothing
+            before computes, or with external data that is missing, truncated or outside the model's folder.
     """
     name = source_name(source)
     proto = _parse(source, name)
     if not proto.graph.node:
         raise ModelError(f"{name}: found no nodes, expected an ONNX network; check that the file is complete, and that it is ONNX")
+    for part in (proto.graph, *proto.functions):
+        _check_order(part, frozenset(), name)
     opset = _default_opset(proto, name)
     folder = Path(source).parent if isinstance(source, str | Path) else None
     for tensor in _all_tensors(proto):
@@ -76,6 +78,30 @@ def _parse(source: Source, name: str) -> onnx.ModelProto:
         raise ModelError(
             f"{name}: found {len(content)} bytes that are not an ONNX model; the file is truncated or of another kind, get it again"
         ) from None
+
+
+def _check_order(graph: onnx.GraphProto | onnx.FunctionProto, around: frozenset[str], name: str) -> None:
+    """Refuse a graph that reads or gives out what is not computed by then; `around` are the tensors of the graphs that it stands in."""
+    if isinstance(graph, onnx.FunctionProto):
+        own, outputs = set(graph.input), list(graph.output)
+    else:
+        own = {value.name for value in (*graph.input, *graph.initializer)} | {sparse.values.name for sparse in graph.sparse_initializer}
+        outputs = [value.name for value in graph.output]
+    for node in graph.node:
+        unknown = next((read for read in node.input if read and read not in own and read not in around), None)
+        if unknown is not None:
+            where = f"node {node.name!r}" if node.name else f"the node that writes {', '.join(node.output)!r}"
+            raise ModelError(
+                f"{name}: {where} ({node.op_type}): found input {unknown!r}, expected what a node before it computes, an input or an "
+                "initializer; export the network again"
+            )
+        for attribute in node.attribute:
+            for body in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
+                _check_order(body, around | own, name)
+        own.update(node.output)
+    missing = next((output for output in outputs if output not in own), None)
+    if missing is not None:
+        raise ModelError(f"{name}: {graph.name!r} gives out {missing!r}, expected what one of its nodes computes; export the network again")
 
 
 def _default_opset(proto: onnx.ModelProto, name: str) -> int:

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from zeropoint.graph.model import Model
 from zeropoint.rules.finding import Finding
 from zeropoint.rules.network import read_network
+from zeropoint.rules.pairs import codings
 from zeropoint.rules.table import RULES, Rule
 from zeropoint.targets import Target
 
-__all__ = ["RULES", "Finding", "Rule", "lint_model"]
+__all__ = ["RULES", "Finding", "Lint", "Rule", "lint_model", "lint_whole"]
+
+
+@dataclass(frozen=True, slots=True)
+class Lint:
+    """What a target's rules say of a network; where that is not `quantized`, most of them have nothing to check."""
+
+    findings: tuple[Finding, ...]
+    quantized: bool
+
+
+def lint_whole(model: Model, target: Target) -> Lint:
+    """Return every breach of the target's rules, and whether there is a QuantizeLinear or DequantizeLinear in the model at all."""
+    return Lint(lint_model(model, target), next(codings(read_network(model)), None) is not None)
 
 
 def lint_model(model: Model, target: Target) -> tuple[Finding, ...]:
