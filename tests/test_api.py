@@ -176,9 +176,9 @@ def test_operators_left_in_float_are_noted(judged: dict[str, Judged]) -> None:
 def test_without_evaluation_nothing_is_compared_but_the_rules_are_checked(digits: Digits, monkeypatch: pytest.MonkeyPatch) -> None:
     linted: list[str] = []
 
-    def lint_model(model: object, target: Target) -> tuple[()]:
+    def lint_model(model: object, target: Target) -> Lint:
         linted.append(target.name)
-        return ()
+        return Lint((), quantized=True)
 
     monkeypatch.setattr(measure, "lint_model", lint_model)
     evidence = quick(digits).evidence

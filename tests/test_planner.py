@@ -73,7 +73,7 @@ def test_bias_codes_are_exact_and_leave_room_for_the_sum(weight: Array, bias: Ar
         # Half a code, and what rounding scale and quotient to float32 costs.
         assert abs(Fraction(float(bias[channel])) / product - code) <= Fraction(1, 2) + abs(code) * Fraction(1, 2**21)
         assert abs(code) <= LARGEST_BIAS_CODE * 1.001
-    assert lint_model(materialize(planned.model, planned.plan), get_target("onnxruntime")) == ()
+    assert lint_model(materialize(planned.model, planned.plan), get_target("onnxruntime")).findings == ()
 
 
 def test_only_channels_whose_bias_would_overflow_get_a_larger_weight_scale() -> None:
@@ -250,7 +250,7 @@ def test_a_tensor_never_seen_stays_float_with_its_weight_and_a_note() -> None:
     planned = planned_by({"r": EMPTY}, model, "tensorrt")
     assert planned.plan.tensors == {"x", "w1"}
     assert notes(planned) == {"r": "stays in float: no finite value was seen in it during calibration"}
-    assert lint_model(materialize(planned.model, planned.plan), get_target("tensorrt")) == ()
+    assert lint_model(materialize(planned.model, planned.plan), get_target("tensorrt")).findings == ()
 
 
 def test_a_shared_weight_is_quantized_for_the_readers_whose_data_was_seen() -> None:

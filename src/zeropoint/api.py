@@ -26,7 +26,7 @@ from zeropoint.numerics.spec import Spec
 from zeropoint.plan import Plan, load_plan
 from zeropoint.recipe import Recipe
 from zeropoint.result import Result
-from zeropoint.rules import Lint, lint_whole
+from zeropoint.rules import Lint, lint_model
 from zeropoint.statistics.solvers import solve
 from zeropoint.statistics.tensor import observe
 from zeropoint.targets import Target, get_target
@@ -148,7 +148,7 @@ def lint(model: Source, *, target: str | Target) -> Lint:
         >>> lint(load_digits().model, target="tensorrt")
         Lint(findings=(), quantized=False)
     """
-    return lint_whole(load(model), target if isinstance(target, Target) else get_target(target))
+    return lint_model(load(model), target if isinstance(target, Target) else get_target(target))
 
 
 def solve_range(array: npt.ArrayLike, *, solver: str = "auto", format: str = "int8", symmetric: bool = True) -> Range:

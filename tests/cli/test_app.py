@@ -26,7 +26,7 @@ from zeropoint.evaluate import measure
 from zeropoint.graph.store import serialize
 from zeropoint.plan import load_plan
 from zeropoint.result import verdict
-from zeropoint.rules import Finding
+from zeropoint.rules import Finding, Lint
 from zeropoint.targets import TARGETS
 
 COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
@@ -220,7 +220,7 @@ def test_random_data_is_the_first_thing_said(place: Place, zeropoint: Zeropoint)
 
 def test_broken_rules_end_with_3_but_leave_the_file(place: Place, zeropoint: Zeropoint, monkeypatch: pytest.MonkeyPatch) -> None:
     finding = Finding("conv", "zero-points", "found 3, expected 0", "quantize symmetrically")
-    monkeypatch.setattr(measure, "lint_model", lambda model, target: (finding,))
+    monkeypatch.setattr(measure, "lint_model", lambda model, target: Lint((finding,), quantized=True))
     run = zeropoint(*QUANTIZE, "--no-evaluate")
     assert (run.code, run.err) == (3, "")
     assert run.out.startswith("tensorrt: BREAKS RULES of tensorrt in 1 place; ")

@@ -137,7 +137,7 @@ def test_keeps_the_rules_of_its_target_and_the_names_of_its_outputs(case: Case, 
     planned = plan_network(case.network, target)
     quantized = materialize(planned.model, planned.plan)
     foreign = {"default-domain"} if any(node.domain for node in case.network.graph.node) else set()
-    assert {finding.rule for finding in lint_model(quantized, get_target(target))} <= foreign
+    assert {finding.rule for finding in lint_model(quantized, get_target(target)).findings} <= foreign
     proto = onnx.ModelProto.FromString(serialize(quantized))
     assert [value.name for value in proto.graph.output] == [value.name for value in case.network.graph.output]
     assert all(array.size for array in run(proto, feed(case.network)))

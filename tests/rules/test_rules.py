@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from zeropoint.graph.load import load
-from zeropoint.rules import RULES, Rule, lint_model, lint_whole
+from zeropoint.rules import RULES, Rule, lint_model
 from zeropoint.targets import TARGETS, Target, get_target
 
 CHANNELS = 16
@@ -367,7 +367,7 @@ every_case = pytest.mark.parametrize(
 
 
 def rules_broken(model: onnx.ModelProto, target: str) -> list[str]:
-    return [finding.rule for finding in lint_model(load(model), get_target(target))]
+    return [finding.rule for finding in lint_model(load(model), get_target(target)).findings]
 
 
 @every_case
@@ -418,13 +418,12 @@ def test_network_is_quantized_where_it_has_codes(nodes: str, quantized: bool) ->
     header = '<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1, "house" : 1]>'
     given = "float s = {0.5}, bool c = {1}, int8[4] w = {1, 2, 3, 4}"
     model = load(onnx.parser.parse_model(f"{header} g (float[4] x) => (float[4] y) <{given}> {{ {nodes} }}"))
-    lint = lint_whole(model, get_target("tensorrt"))
-    assert (lint.findings, lint.quantized) == (lint_model(model, get_target("tensorrt")), quantized)
+    assert lint_model(model, get_target("tensorrt")).quantized is quantized
 
 
 def test_finding_says_what_where_and_what_to_do() -> None:
     net = Draft()
     model = load(net.finish(nonzero_zero_point(net, True)))
-    assert [str(finding) for finding in lint_model(model, get_target("tensorrt"))] == [
+    assert [str(finding) for finding in lint_model(model, get_target("tensorrt")).findings] == [
         "QuantizeLinear0: 'x' has zero point 3, expected 0; quantize symmetrically [zero-points]"
     ]

@@ -48,7 +48,7 @@ def measure(candidate: Candidate, target: Target, judges: Samples | None, *, lab
         latency = _latency(original, quantized, target, next(iter(feeds(judges, 1, on_note=notes.append))))
         if latency is None:
             notes.append(Note("latency", f"not measured: {target.runs_on} is not here"))
-    findings = lint_model(quantized, target)
+    findings = lint_model(quantized, target).findings
     notes += [Note(finding.node, f"breaks {finding.rule}: {finding.message}; {finding.remedy}") for finding in findings]
     return Evidence(
         float_bytes=serialized_size(original),

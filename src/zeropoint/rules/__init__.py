@@ -11,7 +11,7 @@ from zeropoint.rules.pairs import codings
 from zeropoint.rules.table import RULES, Rule
 from zeropoint.targets import Target
 
-__all__ = ["RULES", "Finding", "Lint", "Rule", "lint_model", "lint_whole"]
+__all__ = ["RULES", "Finding", "Lint", "Rule", "lint_model"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +22,7 @@ class Lint:
     quantized: bool
 
 
-def lint_whole(model: Model, target: Target) -> Lint:
-    """Return every breach of the target's rules, and whether there is a QuantizeLinear or DequantizeLinear in the model at all."""
-    return Lint(lint_model(model, target), next(codings(read_network(model)), None) is not None)
-
-
-def lint_model(model: Model, target: Target) -> tuple[Finding, ...]:
+def lint_model(model: Model, target: Target) -> Lint:
     """Return every breach of the target's rules, in the order of `target.lint` and then of the graph.
 
     Any network will do: float or quantized, by any tool; `model` stays as it is.
@@ -37,10 +32,11 @@ def lint_model(model: Model, target: Target) -> tuple[Finding, ...]:
         >>> from zeropoint.graph.load import load
         >>> from zeropoint.targets import get_target
         >>> text = '<ir_version: 8, opset_import: ["": 11]> relu (float[n] x) => (float[n] y) { y = Relu(x) }'
-        >>> for finding in lint_model(load(onnx.parser.parse_model(text)), get_target("tensorrt")):
+        >>> for finding in lint_model(load(onnx.parser.parse_model(text)), get_target("tensorrt")).findings:
         ...     print(finding.rule, finding.message)
         opset the network is of opset 11, expected 13 to 25
     """
     network = read_network(model)
     rules = [RULES[name] for name in target.lint]
-    return tuple(Finding(fault.node, rule.name, fault.message, fault.remedy) for rule in rules for fault in rule.check(network, target))
+    findings = (Finding(fault.node, rule.name, fault.message, fault.remedy) for rule in rules for fault in rule.check(network, target))
+    return Lint(tuple(findings), quantized=next(codings(network), None) is not None)
