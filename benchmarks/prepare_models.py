@@ -290,6 +290,7 @@ BUILDERS: dict[str, Callable[[Path], None]] = {
     "ppocr-det": _copied(RAPIDOCR, "rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx"),
     "ppocr-cls": _copied(RAPIDOCR, "rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx"),
     "silero-vad": _copied(SILERO, "silero_vad/data/silero_vad.onnx"),
+    "silero-ifless": _copied(SILERO, "silero_vad/data/silero_vad_op18_ifless.onnx"),
     "magika": _copied(MAGIKA, "magika/models/standard_v3_3/model.onnx"),
 }
 

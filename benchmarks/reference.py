@@ -160,6 +160,7 @@ SOURCES = (
     Source("ppocr-cls", "classifier", model_path, turned_lines, CENTRED),
     Source("minilm", "encoder", model_path, sentences),
     Source("silero-vad", "recurrent", model_path, voices),
+    Source("silero-ifless", "recurrent", model_path, voices),
     Source("magika", "classifier", model_path, files),
 )
 

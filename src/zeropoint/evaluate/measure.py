@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from zeropoint.calibrate import Progress
 from zeropoint.data import Feed, Samples, feed_count, feeds
+from zeropoint.errors import ModelError
 from zeropoint.evaluate.evidence import Evidence, coverage
 from zeropoint.evaluate.fidelity import Labels, OutputFidelity, compare_outputs
 from zeropoint.evaluate.latency import Latency, compare_latency
 from zeropoint.graph.model import Model
-from zeropoint.graph.store import open_session, serialize, serialized_size
+from zeropoint.graph.store import LARGEST_MESSAGE, open_session, serialize, serialized_size, weight_bytes
 from zeropoint.notes import Note, counted
 from zeropoint.plan import Plan
 from zeropoint.rules import lint_model
@@ -45,9 +46,9 @@ def measure(candidate: Candidate, target: Target, judges: Samples | None, *, lab
     if judges is not None:
         fidelity = compare_outputs(float_session.run, session.run, _counted(judges, notes, progress), labels=labels)
         notes += _unjudged(float_session.outputs, fidelity, has_labels=labels is not None)
-        latency = _latency(original, quantized, target, next(iter(feeds(judges, 1, on_note=notes.append))))
-        if latency is None:
-            notes.append(Note("latency", f"not measured: {target.runs_on} is not here"))
+        timed = _latency(original, quantized, target, next(iter(feeds(judges, 1, on_note=notes.append))))
+        latency = timed if isinstance(timed, Latency) else None
+        notes += [Note("latency", timed)] if isinstance(timed, str) else []
     findings = lint_model(quantized, target).findings
     notes += [Note(finding.node, f"breaks {finding.rule}: {finding.message}; {finding.remedy}") for finding in findings]
     return Evidence(
@@ -81,12 +82,22 @@ def _unjudged(outputs: Sequence[str], fidelity: Sequence[OutputFidelity], *, has
     return notes
 
 
-def _latency(original: Model, quantized: Model, target: Target, feed: Feed) -> Latency | None:
-    """Latency on the target's runtime, where that is on this machine and the machine is of the target's kind."""
+def _latency(original: Model, quantized: Model, target: Target, feed: Feed) -> Latency | str:
+    """Latency on the target's runtime, or why it was not measured.
+
+    Raises:
+        ModelError: the runtime runs the float network, but not the quantized one.
+    """
     if target.machines and platform.machine() not in target.machines:
-        return None
-    sessions = [open_runtime(target.runtime, serialize(model)) for model in (original, quantized)]
-    if sessions[0] is None or sessions[1] is None:
-        return None
-    float_run, quantized_run = sessions[0].run, sessions[1].run
+        return f"not measured: {target.runs_on} is not here"
+    if weight_bytes(original) > LARGEST_MESSAGE:
+        return f"not measured: the float network's weights take more than {LARGEST_MESSAGE / 1e9:.1f} GB"
+    try:
+        float_session = open_runtime(target.runtime, serialize(original))
+    except ModelError as error:
+        return f"not measured: {target.runtime} does not run the float network either: {error}"
+    session = open_runtime(target.runtime, serialize(quantized))
+    if float_session is None or session is None:
+        return f"not measured: {target.runs_on} is not here"
+    float_run, quantized_run = float_session.run, session.run
     return compare_latency(lambda: float_run(feed), lambda: quantized_run(feed), runtime=target.runtime)

@@ -23,7 +23,9 @@ def serialize(model: ir.Model) -> bytes:
 
 
 def serialized_size(model: ir.Model) -> int:
-    """Return how many bytes the model takes as ONNX, weights included."""
+    """Return how many bytes the model takes as ONNX: of its weights alone, where these lie in a file of their own."""
+    if weight_bytes(model) > LARGEST_MESSAGE:
+        return weight_bytes(model)
     ir.external_data.load_to_model(model)
     return int(ir.to_proto(model).ByteSize())
 
