@@ -557,6 +557,31 @@ def test_plan_alone_gives_the_same_model(judged: dict[str, Judged], digits: Digi
     assert again.plan == first.result.plan
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("solver", "minmax"), ("weight_solver", "minmax"), ("exclude", ["Gemm"]), ("include", ["Gemm"]), ("bias", "kept")],
+    ids="{0}".format,
+)
+def test_option_that_a_plan_has_decided_is_refused(digits: Digits, trial: Result, option: str, value: Any) -> None:
+    with pytest.raises(RecipeError, match=f"{option}: found .* beside a plan, which has decided that"):
+        quick(digits, data=None, plan=trial.plan, **{option: value})
+
+
+def test_plan_of_another_file_is_the_first_thing_said(digits: Digits, trial: Result) -> None:
+    model = onnx.load(digits.model)
+    weights = next(tensor for tensor in model.graph.initializer if tensor.name == "stage1.first.conv.weight")
+    weights.CopyFrom(numpy_helper.from_array(50.0 * numpy_helper.to_array(weights), weights.name))
+    other = quick(digits, model=model, data=None, plan=trial.plan)
+    assert "PLAN OF ANOTHER FILE" in verdict(other)
+    assert "PLAN OF ANOTHER FILE" not in verdict(quick(digits, data=None, plan=trial.plan))
+    assert any(note.where == "plan" and "made from another file" in note.reason for note in other.notes)
+
+
+def test_preprocessing_of_what_is_no_image_is_refused(digits: Digits) -> None:
+    with pytest.raises(RecipeError, match="preprocess: found it with arrays in memory, expected images"):
+        quick(digits, preprocess="imagenet")
+
+
 def test_plan_is_judged_on_data_without_calibrating(digits: Digits, trial: Result, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decide, "calibrate", None)
     result = api.quantize(digits.model, plan=trial.plan, eval_data=digits.test[:20], target="tensorrt")

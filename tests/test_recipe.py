@@ -16,6 +16,10 @@ from zeropoint.recipe import Recipe
         ("samples", -1, "at least 1"),
         ("batch_size", 0, "at least 1"),
         ("batch_size", -8, "at least 1"),
+        ("samples", 16.5, "an integer"),
+        ("batch_size", "7", "an integer"),
+        ("seed", -1, "at least 0"),
+        ("seed", None, "an integer"),
         ("weight_solver", "auto", "one of mse, minmax"),
         ("weight_solver", "MSE", "one of mse, minmax"),
         ("weight_solver", "", "one of mse, minmax"),
@@ -59,3 +63,22 @@ def test_a_recipe_stays_as_it_is() -> None:
     recipe: Any = Recipe()
     with pytest.raises(FrozenInstanceError):
         recipe.samples = 3
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        pytest.param("solver", "minmax", "'minmax'", id="solver"),
+        pytest.param("weight_solver", "minmax", "'minmax'", id="weight_solver"),
+        pytest.param("include", ("a", "b"), "'a, b'", id="include"),
+        pytest.param("exclude", ("a",), "'a'", id="exclude"),
+        pytest.param("bias", "kept", "'kept'", id="bias"),
+    ],
+)
+def test_what_a_plan_decides_is_refused_beside_it(field: str, value: Any, told: str) -> None:
+    with pytest.raises(RecipeError, match=f"{field}: found {told} beside a plan, which has decided that"):
+        Recipe(**{field: value}).check_beside_plan()
+
+
+def test_what_a_plan_does_not_decide_is_free_beside_it() -> None:
+    Recipe(samples=8, batch_size=4, seed=3, weight_storage="float").check_beside_plan()

@@ -27,6 +27,7 @@ from zeropoint.notes import Note
 from zeropoint.plan import Plan, Provenance, load_plan
 from zeropoint.result import Result, bad_news, summary_rows, verdict
 from zeropoint.rules import Finding
+from zeropoint.targets import get_target
 
 NETWORK = '<ir_version: 8, opset_import: ["" : 17]> g (float[1, 4] x) => (float[1, 4] y) { a = Relu(x) y = MatMul(a, w) }'
 FIDELITY = OutputFidelity(
@@ -57,7 +58,7 @@ def result(evidence: Evidence = EVIDENCE, *, target: str = "tensorrt", calibrate
     network = onnx.parser.parse_model(NETWORK)
     network.graph.initializer.append(numpy_helper.from_array(np.eye(4, dtype=np.float32), "w"))
     plan = Plan(target=target, entries=(), provenance=Provenance(calibration_data=calibrated_on))
-    return Result(model=load(network), plan=plan, evidence=evidence, notes=(Note("conv", "stays in float"),))
+    return Result(model=load(network), plan=plan, target=get_target(target), evidence=evidence, notes=(Note("conv", "stays in float"),))
 
 
 def changed(**fields: Any) -> Evidence:

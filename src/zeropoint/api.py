@@ -91,6 +91,8 @@ def quantize(  # noqa: PLR0913  (the one wide function: each option of the comma
     network = load(model, min_opset=goal.min_opset)
     notes = prepare(network)
     given = plan if isinstance(plan, Plan | None) else load_plan(plan)
+    if given is not None:
+        notes = (*notes, *_check_plan(given, goal, recipe, sha256=fingerprint(model)))
     images = preprocess if isinstance(preprocess, Preprocess | None) else load_preprocess(preprocess)
     request = Request(data, eval_data, labels, images, recipe, input_infos(network))
     choice = choose_samples(request, calibrate=given is None, evaluate=evaluate)
@@ -98,14 +100,23 @@ def quantize(  # noqa: PLR0913  (the one wide function: each option of the comma
         assert choice.calibration is not None  # it was asked for
         given = decide(network, choice.calibration, goal, recipe, progress=progress)
         given = replace(given, provenance=replace(given.provenance, model_sha256=fingerprint(model)))
-    elif given.target != goal.name:
-        raise PlanError(
-            f"plan: found target {given.target!r}, expected {goal.name!r}; quantize for that target or make a plan for this one"
-        )
     quantized = materialize(network, given, weight_storage=recipe.weight_storage)
     candidate = Candidate(original=load(model), prepared=network, quantized=quantized, plan=given)
     evidence = measure(candidate, goal, choice.evaluation, labels=choice.labels, progress=progress)
-    return Result(model=quantized, plan=given, evidence=evidence, notes=(*notes, *given.notes, *choice.notes, *evidence.notes))
+    told = (*notes, *given.notes, *choice.notes, *evidence.notes)
+    return Result(model=quantized, plan=given, target=goal, evidence=evidence, notes=told)
+
+
+def _check_plan(plan: Plan, target: Target, recipe: Recipe, *, sha256: str) -> tuple[Note, ...]:
+    recipe.check_beside_plan()
+    if plan.target != target.name:
+        raise PlanError(
+            f"plan: found target {plan.target!r}, expected {target.name!r}; quantize for that target or make a plan for this one"
+        )
+    if plan.provenance.model_sha256 in ("", sha256):
+        return ()
+    reason = "it was made from another file: where the weights differ its scales do not fit them; make a plan from this one"
+    return (Note("plan", reason, kind="warning"),)
 
 
 def inspect(model: Source, *, target: str | Target | None = None, shapes: Mapping[str, Sequence[int]] = NO_SHAPES) -> Inspection:

@@ -139,8 +139,9 @@ def view_for_target(model: Model, target: Target, *, shapes: Shapes) -> TargetVi
     placement = find_sites(model, facts, target)
     reading = {reader.node for site in placement.activations for reader in site.readers}
     reading |= {use.reader.node for site in placement.weights for use in site.uses}
-    coverage = count_coverage(model, target, reading=reading, noted={note.where for note in placement.notes})
-    quantized = tuple(str(node.name) for node in model.graph if str(node.name) in reading)
+    coverage = count_coverage(model, target, reading=reading, notes=placement.notes)
+    left = {note.where for note in placement.notes if note.kind == "float"}
+    quantized = tuple(str(node.name) for node in model.graph if str(node.name) in reading - left)
     return TargetView(target.name, quantized, coverage, (*notes, *placement.notes))
 
 

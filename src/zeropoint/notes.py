@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-# Where a note is about the run and not about the network, these stand for the part of the run.
-STAGES = frozenset({"calibration", "evaluation", "labels", "latency"})
+from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Note:
-    """One thing that a user should know: `where` is a node, tensor or file, `reason` a sentence."""
+    """One thing that a user should know: `where` is a node, tensor, file or part of the run, `reason` a sentence.
+
+    kind: "float" where the node `where` stays in float, "run" where the note is about this run and not about the network, and
+    "warning" where nobody should use the result before having read it.
+    """
 
     where: str
     reason: str
+    kind: Literal["network", "float", "run", "warning"] = field(default="network", compare=False)
 
     def __str__(self) -> str:
         return f"{self.where}: {self.reason}"

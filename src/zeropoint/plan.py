@@ -86,7 +86,7 @@ class Correction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """What a plan was made from: enough to make it again. model_sha256 is of the file or bytes that were given."""
+    """What a plan was made from. model_sha256 is of the file or bytes that were given."""
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
@@ -143,15 +143,19 @@ def to_json(plan: Plan) -> str:
     told = {"version": plan.version, "target": plan.target, "provenance": asdict(plan.provenance)}
     head = [f'"{name}": {json.dumps(value)}' for name, value in told.items()]
     entries, corrections = (",\n".join(map(_field_by_field, items)) for items in (plan.entries, plan.corrections))
-    notes = ",\n".join("  " + json.dumps(asdict(note)) for note in plan.notes)
+    notes = ",\n".join("  " + json.dumps(_told(note)) for note in plan.notes)
     lists = [f'"{name}": [\n{text}\n]' for name, text in (("entries", entries), ("corrections", corrections), ("notes", notes))]
     return "{\n" + ",\n".join([*head, *lists]) + "\n}\n"
 
 
 def _field_by_field(item: Entry | Correction) -> str:
+    return "  {\n" + ",\n".join(f'    "{name}": {json.dumps(value)}' for name, value in _told(item).items()) + "\n  }"
+
+
+def _told(item: Entry | Correction | Note) -> dict[str, Any]:
+    """The fields that are not at their defaults."""
     defaults = {field.name: field.default for field in fields(item)}
-    told = {name: value for name, value in asdict(item).items() if value != defaults[name]}
-    return "  {\n" + ",\n".join(f'    "{name}": {json.dumps(value)}' for name, value in told.items()) + "\n  }"
+    return {name: value for name, value in asdict(item).items() if value != defaults[name]}
 
 
 def from_json(text: str, *, source: str = "plan") -> Plan:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from zeropoint.errors import RecipeError
+
+DECIDED_BY_PLAN = frozenset({"solver", "weight_solver", "include", "exclude", "bias"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,9 +36,12 @@ class Recipe:
         Raises:
             RecipeError: one of them is impossible.
         """
-        for name, value in (("samples", self.samples), ("batch_size", self.batch_size)):
-            if value < 1:
-                raise RecipeError(f"{name}: found {value}, expected at least 1")
+        for name, value, least in (("samples", self.samples, 1), ("batch_size", self.batch_size, 1), ("seed", self.seed, 0)):
+            given: object = value
+            if not isinstance(given, int):
+                raise RecipeError(f"{name}: found {given!r}, expected an integer")
+            if value < least:
+                raise RecipeError(f"{name}: found {value}, expected at least {least}")
         for name, found, known in (
             ("weight_solver", self.weight_solver, ("mse", "minmax")),
             ("bias", self.bias, ("corrected", "kept")),
@@ -44,3 +49,15 @@ class Recipe:
         ):
             if found not in known:
                 raise RecipeError(f"{name}: found {found!r}, expected one of {', '.join(known)}")
+
+    def check_beside_plan(self) -> None:
+        """Refuse options that a plan has decided already.
+
+        Raises:
+            RecipeError: one of them is not at its default.
+        """
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if option.name in DECIDED_BY_PLAN and value != option.default:
+                told = ", ".join(value) if isinstance(value, tuple) else value
+                raise RecipeError(f"{option.name}: found {told!r} beside a plan, which has decided that; edit the plan, or leave one out")

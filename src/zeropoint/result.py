@@ -15,7 +15,7 @@ from zeropoint.graph.store import save, write_text
 from zeropoint.notes import Note, counted
 from zeropoint.plan import Plan, to_json
 from zeropoint.runtime.onnxruntime import Session
-from zeropoint.targets import get_target
+from zeropoint.targets import Target
 
 KILOBYTE, MEGABYTE = 1e3, 1e6
 
@@ -36,6 +36,7 @@ class Result:
 
     model: Model = field(repr=False)
     plan: Plan = field(repr=False)
+    target: Target = field(repr=False)
     evidence: Evidence
     notes: tuple[Note, ...]
 
@@ -48,10 +49,9 @@ class Result:
             OutputError: a file cannot be written.
         """
         path = Path(path)
-        plan_path = path.with_name(f"{path.name}.plan.json")
         save(self.model, path, check=Session)
-        write_text(plan_path, to_json(self.plan))
-        return path, plan_path
+        write_text(plan_path(path), to_json(self.plan))
+        return path, plan_path(path)
 
     @property
     def summary(self) -> str:
@@ -66,7 +66,12 @@ class Result:
     def next_command(self, path: str | Path) -> str:
         """Return the shell command that runs the file at `path` on the target."""
         model, stem = (shlex.quote(str(name)) for name in (path, Path(path).with_suffix("")))
-        return get_target(self.plan.target).next_command.format(model=model, stem=stem)
+        return self.target.next_command.format(model=model, stem=stem)
+
+
+def plan_path(model: Path) -> Path:
+    """Return where the plan of the model at `model` is written: beside it."""
+    return model.with_name(f"{model.name}.plan.json")
 
 
 def verdict(result: Result) -> str:
@@ -95,6 +100,8 @@ def bad_news(result: Result) -> list[str]:
         news.append(f"NOTHING QUANTIZED: {found} that {target} could compute in integers")
     if NOT_REAL in result.plan.provenance.calibration_data + evidence.evaluation_data:
         news.append(f"ONLY A TRIAL: on {NOT_REAL}")
+    if any(note.where == "plan" and note.kind == "warning" for note in result.notes):
+        news.append("PLAN OF ANOTHER FILE")
     news += [
         f"{counted(f.incomparable, 'sample')} of {f.output} CANNOT BE COMPARED with float" for f in evidence.fidelity if f.incomparable
     ]

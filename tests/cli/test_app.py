@@ -428,3 +428,12 @@ def test_names_are_printed_as_they_are(place: Place, zeropoint: Zeropoint) -> No
     assert "wrote m [red]x[b].int8.onnx and m [red]x[b].int8.onnx.plan.json" in run.out
     assert zeropoint("lint", file, "-t", "tensorrt").out.endswith(f"{file} breaks no rule of tensorrt\n")
     assert "error: [bold]none.onnx: cannot be read" in zeropoint("lint", "[bold]none.onnx", "-t", "tensorrt").err
+
+
+def test_plan_that_is_read_is_not_written_over(place: Place, zeropoint: Zeropoint) -> None:
+    assert zeropoint(*QUANTIZE, "--no-evaluate", "-o", "m.onnx").code == 0
+    before = Path("m.onnx.plan.json").read_bytes()
+    run = zeropoint("quantize", "digits.onnx", "-t", "tensorrt", "--plan", "m.onnx.plan.json", "--no-evaluate", "-o", "m.onnx")
+    assert run.code == 2
+    assert "would be written over m.onnx.plan.json, which --plan reads; name another file" in run.err
+    assert Path("m.onnx.plan.json").read_bytes() == before

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -24,6 +24,7 @@ from zeropoint.notes import Note
 from zeropoint.plan import Plan, Provenance
 from zeropoint.result import Result
 from zeropoint.rules import Finding, Lint
+from zeropoint.targets import get_target
 
 FIDELITY = OutputFidelity(
     output="y",
@@ -70,7 +71,7 @@ def result(*, notes: tuple[Note, ...] = (), **fields: Any) -> Result:
     network = onnx.parser.parse_model('<ir_version: 8, opset_import: ["" : 17]> g (float[1, 4] x) => (float[1, 4] y) { y = MatMul(x, w) }')
     network.graph.initializer.append(numpy_helper.from_array(np.eye(4, dtype=np.float32), "w"))
     plan = Plan(target="tensorrt", entries=(), provenance=Provenance(calibration_data="128 of 628 samples of photos"))
-    return Result(model=load(network), plan=plan, evidence=replace(EVIDENCE, **fields), notes=notes)
+    return Result(model=load(network), plan=plan, target=get_target(plan.target), evidence=replace(EVIDENCE, **fields), notes=notes)
 
 
 def test_result_is_a_verdict_a_table_and_the_next_command(screen: io.StringIO) -> None:
@@ -157,15 +158,20 @@ def test_places_of_a_reason_are_listed_where_they_are_few(screen: io.StringIO, c
 
 
 def test_notes_on_the_run_stand_apart(screen: io.StringIO) -> None:
-    notes = [("latency", "not measured"), ("b", "z"), ("calibration", "on random numbers"), ("evaluation", "on random numbers"), ("a", "y")]
-    render.show_result(result(notes=tuple(Note(*note) for note in notes)), WRITTEN)
+    run = [("latency", "not measured"), ("calibration", "on random numbers"), ("evaluation", "on random numbers")]
+    network = [("b", "z"), ("a", "y")]
+    notes = (*(Note(*note, kind="run") for note in run), *(Note(*note) for note in network))
+    render.show_result(result(notes=notes), WRITTEN)
     shown = screen.getvalue()
     assert "\nnotes\n  a: y\n  b: z\n\nnotes on this run\n  latency: not measured\n  calibration, evaluation: on random numbers\n" in shown
 
 
-@pytest.mark.parametrize(("where", "heading"), [("latency", "notes on this run"), ("conv", "notes")])
-def test_notes_of_one_kind_have_one_heading(screen: io.StringIO, where: str, heading: str) -> None:
-    render.show_result(result(notes=(Note(where, "reason"),)), WRITTEN)
+@pytest.mark.parametrize(
+    ("kind", "heading"),
+    [("run", "notes on this run"), ("warning", "notes on this run"), ("network", "notes"), ("float", "notes")],
+)
+def test_notes_of_one_kind_have_one_heading(screen: io.StringIO, kind: Literal["network", "float", "run", "warning"], heading: str) -> None:
+    render.show_result(result(notes=(Note("conv", "reason", kind=kind),)), WRITTEN)
     assert [line for line in screen.getvalue().splitlines() if line.startswith("notes")] == [heading]
 
 

@@ -183,3 +183,10 @@ def test_missing_data_is_named_by_what_needs_it(eval_data: object, calibrate: bo
 
 def test_nothing_asked_for_needs_no_data() -> None:
     assert choose_samples(request(), calibrate=False, evaluate=False) == Choice(None, None, None)
+
+
+def test_too_few_to_fill_a_fixed_batch_judge_nothing_but_are_noted() -> None:
+    chosen = choose_samples(request(ramp(12), info=FIXED), calibrate=True, evaluate=True)
+    assert chosen.calibration is not None
+    assert chosen.evaluation is None
+    assert any("no samples were left to judge by" in reason for reason in reasons(chosen).values())

@@ -42,8 +42,11 @@ def entry(tensor: str, *readers: str) -> Entry:
         pytest.param([entry("x", "first")], [], Coverage(1, 1), id="one"),
         pytest.param([entry("x", "first"), entry("b", "second", "third")], [], Coverage(3, 3), id="all"),
         pytest.param([entry("x", "first"), entry("w", "first")], [], Coverage(1, 1), id="both-inputs-of-one-count-once"),
-        pytest.param([entry("x", "first")], [Note("second", "excluded")], Coverage(1, 2), id="one-left-in-float"),
-        pytest.param([], [Note("second", "excluded"), Note("second", "again")], Coverage(0, 1), id="two-notes-on-one"),
+        pytest.param([entry("x", "first")], [Note("second", "excluded", kind="float")], Coverage(1, 2), id="one-left-in-float"),
+        pytest.param([entry("x", "first")], [Note("first", "a join", kind="float")], Coverage(0, 1), id="reads-codes-in-float"),
+        pytest.param(
+            [], [Note("second", "excluded", kind="float"), Note("second", "again", kind="float")], Coverage(0, 1), id="two-on-one"
+        ),
         pytest.param([entry("x", "first")], [Note("first", "NaN were seen")], Coverage(1, 1), id="note-on-a-quantized-one"),
         pytest.param([entry("a", "relu"), entry("c", "moved")], [], Coverage(0, 0), id="what-fuses-or-moves-computes-nothing"),
         pytest.param([entry("d", "own"), entry("e", "loose")], [], Coverage(0, 0), id="what-the-target-does-not-know"),

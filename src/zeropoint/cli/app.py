@@ -13,6 +13,7 @@ from zeropoint import api
 from zeropoint.cli import render
 from zeropoint.cli.inspection import show_inspection
 from zeropoint.errors import RecipeError
+from zeropoint.result import plan_path
 from zeropoint.targets import TARGETS
 
 GATE_FAILED = 3
@@ -67,7 +68,7 @@ def quantize(
     target: TargetOption,
     data: Annotated[str, _option("DATA", "Samples: a folder of images, .npy, .npz, module:function, or 'random' for a trial.")] = "",
     preprocess: Annotated[list[str] | None, _option("PRESET", PREPROCESS)] = None,
-    output: Annotated[Path | None, _option("FILE", "The file to write; MODEL.int8.onnx if absent.", names=("--output", "-o"))] = None,
+    output: Annotated[Path | None, _option("FILE", "The file to write; NAME.int8.onnx, here, if absent.", names=("--output", "-o"))] = None,
     solver: Annotated[
         str, _option("NAME", "For ranges of activations: auto, mse, entropy, percentile[:99.99] or minmax.", panel=TUNING)
     ] = "auto",
@@ -93,7 +94,7 @@ def quantize(
     quiet: Annotated[bool, _option("", "Print nothing but errors.", names=("--quiet", "-q"))] = False,
 ) -> None:
     """Quantize MODEL for a target, judge the result, and write it with the plan behind it."""
-    destination = _destination(model, output)
+    destination = _destination(model, output, plan=plan)
     with render.progress(shown=not (json or quiet)) as report:
         result = api.quantize(
             model,
@@ -124,7 +125,7 @@ def quantize(
         raise typer.Exit(GATE_FAILED)
 
 
-def _destination(model: Path, output: Path | None) -> Path:
+def _destination(model: Path, output: Path | None, *, plan: Path | None) -> Path:
     destination = output or Path(f"{model.stem}.int8.onnx")
     if destination.exists() and model.exists() and destination.samefile(model):
         raise RecipeError(f"--output: found {destination}, which is the float model itself, expected another file; it is never overwritten")
@@ -134,6 +135,8 @@ def _destination(model: Path, output: Path | None) -> Path:
         )
     if not destination.absolute().parent.is_dir():
         raise RecipeError(f"--output: folder {destination.absolute().parent} does not exist; make it first, so that no work is lost")
+    if plan is not None and plan.absolute() == plan_path(destination).absolute():
+        raise RecipeError(f"--output: the plan of {destination} would be written over {plan}, which --plan reads; name another file")
     return destination
 
 

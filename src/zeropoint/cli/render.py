@@ -22,7 +22,7 @@ from zeropoint.api import quantize
 from zeropoint.calibrate import Progress as Report
 from zeropoint.calibrate import silent
 from zeropoint.errors import ZeropointError
-from zeropoint.notes import STAGES, Note, counted
+from zeropoint.notes import Note, counted
 from zeropoint.result import Result, bad_news, summary_rows, verdict
 from zeropoint.rules import Lint
 
@@ -82,8 +82,8 @@ def show_result(result: Result, written: Sequence[Path]) -> None:
 
 def show_notes(notes: Sequence[Note], *, rest: str) -> None:
     """Print notes on the network and then those on the run, each reason in one line; `rest` says where to find those left out."""
-    for heading, of_run in (("notes", False), ("notes on this run", True)):
-        _show_notes([note for note in notes if (note.where in STAGES) is of_run], heading=heading, rest=rest)
+    for heading, kinds in (("notes", ("network", "float")), ("notes on this run", ("warning", "run"))):
+        _show_notes([note for note in notes if note.kind in kinds], heading=heading, rest=rest)
 
 
 def _show_notes(notes: Sequence[Note], *, heading: str, rest: str) -> None:

@@ -75,7 +75,7 @@ def _fixed_batches(samples: Samples, size: int, *, on_note: Callable[[Note], Non
             "batch axis is fixed to; give more samples, or export the network with a dynamic batch axis"
         )
     if dropped:
-        on_note(Note(samples.source.description, f"{dropped} of {len(samples)} samples left out: they fill no batch of {size}"))
+        on_note(Note(samples.source.description, f"{dropped} of {len(samples)} samples left out: they fill no batch of {size}", kind="run"))
 
 
 def _groups(samples: Samples, size: int) -> Iterator[list[Feed]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zeropoint.data.batches import fed
+from zeropoint.data.batches import fed, feed_count
 from zeropoint.data.inputs import InputInfo
 from zeropoint.data.labels import Labels, load_labels
 from zeropoint.data.open import open_data
@@ -67,6 +67,8 @@ def choose_samples(request: Request, *, calibrate: bool, evaluate: bool) -> Choi
         calibration = None
     elif calibration is None:
         calibration = split(request.open(request.data, wanted), wanted, 1)[0]
+    if evaluation is not None and feed_count(evaluation, 1) == 0:  # too few for one batch, where that is fixed
+        evaluation = evaluation[:0]
     if request.labels is not None and evaluation:
         labels = load_labels(request.labels, fed(evaluation))
     return Choice(calibration, evaluation or None, labels, _notes(calibration, evaluation, wanted))
@@ -89,12 +91,12 @@ def _text(given: object) -> str:
 
 def _notes(calibration: Samples | None, evaluation: Samples | None, wanted: int) -> tuple[Note, ...]:
     notes = [
-        Note(stage, f"on {NOT_REAL}: a trial, which says nothing of how the network does in use")
+        Note(stage, f"on {NOT_REAL}: a trial, which says nothing of how the network does in use", kind="warning")
         for stage, part in (("calibration", calibration), ("evaluation", evaluation))
         if part is not None and NOT_REAL in part.description
     ]
     if calibration is not None and len(calibration) < wanted:
-        notes.append(Note("calibration", f"{counted(len(calibration), 'sample')}, where {wanted} were asked for"))
+        notes.append(Note("calibration", f"{counted(len(calibration), 'sample')}, where {wanted} were asked for", kind="run"))
     if evaluation is not None and len(evaluation) == 0:
-        notes.append(Note("evaluation", "no samples were left to judge by; give more, or evaluation data of their own"))
+        notes.append(Note("evaluation", "no samples were left to judge by; give more, or evaluation data of their own", kind="run"))
     return tuple(notes)

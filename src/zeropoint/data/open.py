@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 
 from zeropoint.data import arrays, images
 from zeropoint.data.callables import Indexed, call, is_reference, load_reference, open_items
-from zeropoint.data.images import list_files, open_images
+from zeropoint.data.images import ImageSource, list_files, open_images
 from zeropoint.data.inputs import InputInfo
 from zeropoint.data.preprocess import Preprocess
 from zeropoint.data.random import open_random
@@ -46,7 +46,7 @@ def open_data(
 
     Raises:
         DataError: there is no data, it cannot be read, or it does not fit the network.
-        RecipeError: `limit` is less than 1.
+        RecipeError: `limit` is less than 1, or there is a `preprocess` for what is no images.
     """
     if limit is not None and limit < 1:
         raise RecipeError(f"limit: found {limit}, expected at least 1 sample")
@@ -55,7 +55,12 @@ def open_data(
     request = Request(data, tuple(inputs), preprocess, limit, seed)
     for recognises, open_source in SOURCES:
         if recognises(data):
-            samples = all_samples(open_source(request), inputs)
+            source = open_source(request)
+            if preprocess is not None and not isinstance(source, ImageSource):
+                raise RecipeError(
+                    f"preprocess: found it with {source.description}, expected images; arrays are fed to the network as they are"
+                )
+            samples = all_samples(source, inputs)
             samples[0]
             return samples
     raise DataError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 
 from zeropoint.evaluate.fidelity import OutputFidelity
@@ -47,10 +47,11 @@ class Evidence:
 def coverage(model: Model, plan: Plan, target: Target) -> Coverage:
     """Count the operators of the prepared float `model` that `plan` computes in integers, and those that it says could be but are not."""
     reading = {reader.node for entry in plan.entries for reader in entry.readers}
-    return count_coverage(model, target, reading=reading, noted={note.where for note in plan.notes})
+    return count_coverage(model, target, reading=reading, notes=plan.notes)
 
 
-def count_coverage(model: Model, target: Target, *, reading: Set[str], noted: Set[str]) -> Coverage:
-    """Count the operators that `target` computes: those called one of `reading`, which read codes, and those `noted` as left in float."""
+def count_coverage(model: Model, target: Target, *, reading: Set[str], notes: Iterable[Note]) -> Coverage:
+    """Count the operators that `target` computes: those called one of `reading`, which read codes, less what `notes` leave in float."""
     computing = {str(node.name) for node in model.graph if is_default_domain(node) and target.operators.get(node.op_type) in COMPUTING}
-    return Coverage(len(reading & computing), len((reading | noted) & computing))
+    left = {note.where for note in notes if note.kind == "float"}
+    return Coverage(len((reading - left) & computing), len((reading | left) & computing))

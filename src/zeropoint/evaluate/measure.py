@@ -48,7 +48,7 @@ def measure(candidate: Candidate, target: Target, judges: Samples | None, *, lab
         notes += _unjudged(float_session.outputs, fidelity, has_labels=labels is not None)
         timed = _latency(original, quantized, target, next(iter(feeds(judges, 1, on_note=notes.append))))
         latency = timed if isinstance(timed, Latency) else None
-        notes += [Note("latency", timed)] if isinstance(timed, str) else []
+        notes += [Note("latency", timed, kind="run")] if isinstance(timed, str) else []
     findings = lint_model(quantized, target).findings
     notes += [Note(finding.node, f"breaks {finding.rule}: {finding.message}; {finding.remedy}") for finding in findings]
     return Evidence(
@@ -78,7 +78,7 @@ def _unjudged(outputs: Sequence[str], fidelity: Sequence[OutputFidelity], *, has
         if output.incomparable
     ]
     if has_labels and all(output.accuracy is None for output in fidelity):
-        notes.append(Note("labels", "accuracy was not measured: no output has the shape of logits, (samples, classes)"))
+        notes.append(Note("labels", "accuracy was not measured: no output has the shape of logits, (samples, classes)", kind="run"))
     return notes
 
 
