@@ -453,7 +453,7 @@ def test_few_samples_are_shared_and_noted(digits: Digits, count: int, calibratin
     assert result.plan.provenance.calibration_data.startswith(f"{calibrating} of {count} samples")
     found = "1 sample" if calibrating == 1 else f"{calibrating} samples"
     assert (f"calibration: {found}, where 16 were asked for" in reasons(result)) is (calibrating < 16)
-    assert ("no samples were left to judge by" in reasons(result)) is (judging == 0)
+    assert ("too few samples were left to judge by" in reasons(result)) is (judging == 0)
     assert result.evidence.evaluation_data.startswith(f"{judging} of {count} samples" if judging else "")
     assert (result.evidence.fidelity == ()) is (judging == 0)
 
@@ -646,9 +646,9 @@ def test_include_quantizes_what_the_target_holds_back() -> None:
     model = network("(float[N, 16, 4, 4] x) => (float[N, 16, 4, 4] y) { [up] a = ConvTranspose(x, w) y = Neg(a) }", w=normal(16, 16, 1, 1))
     covered = [
         api.quantize(model, data=normal(4, 16, 4, 4), target="tensorrt", evaluate=False, include=include).evidence.coverage.quantized
-        for include in ([], ["up"], ["ConvTranspose"], ["u*"], ["Neg"])
+        for include in ([], ["up"], ["ConvTranspose"], ["u*"])
     ]
-    assert covered == [0, 1, 1, 1, 0]
+    assert covered == [0, 1, 1, 1]
 
 
 @pytest.mark.parametrize("what", ["seed", "nothing"])

@@ -110,11 +110,11 @@ def test_outputs_are_tensors_like_any_other() -> None:
 
 
 def test_channel_means_are_taken_where_asked_for() -> None:
-    seen = calibrate(load(ELEMENTWISE), ["x"], batches([8, 16]), channel_axes={"a": 1, "x": 1}, total=2)
+    seen = calibrate(load(ELEMENTWISE), ["x"], batches([8, 16]), channel_axes=[("a", 1), ("x", 1), ("x", -1)], total=2)
     arrays = run_all(ELEMENTWISE, {"x": DATA})
     assert set(seen.tensors) == {"x"}
-    assert set(seen.channels) == {"a", "x"}
-    assert all(sums.equals(observe_channels(arrays[name], 1)) for name, sums in seen.channels.items())
+    assert set(seen.channels) == {("a", 1), ("x", 1), ("x", -1)}
+    assert all(sums.equals(observe_channels(arrays[name], axis)) for (name, axis), sums in seen.channels.items())
 
 
 def test_the_network_and_the_feeds_stay_as_they_are() -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
@@ -110,20 +110,21 @@ def test_targets_share_what_they_see_and_differ_in_what_they_make_of_it() -> Non
 )
 def test_the_recipe_decides_which_operators_read_codes(recipe: Recipe, readers: set[str]) -> None:
     plan = decided(prepared(), recipe)
+    biases = {"a": "b", "y": "y/bias"}
     assert {reader.node for entry in plan.entries for reader in entry.readers} == readers
-    assert {correction.tensor for correction in plan.corrections} == ({"b"} if "a" in readers else set())
+    assert {correction.tensor for correction in plan.corrections} == {biases[node] for node in readers}
 
 
 # --- biases ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("bias", "axes", "corrected"), [("corrected", {"x": 1, "r": 1}, ["b"]), ("kept", {}, [])])
+@pytest.mark.parametrize(("bias", "axes", "corrected"), [("corrected", (("x", 1), ("r", 1)), ["b", "y/bias"]), ("kept", (), [])])
 def test_channel_means_are_taken_only_where_biases_are_corrected(
-    bias: Any, axes: dict[str, int], corrected: list[str], monkeypatch: pytest.MonkeyPatch
+    bias: Any, axes: tuple[tuple[str, int], ...], corrected: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[Mapping[str, int]] = []
+    asked: list[Sequence[tuple[str, int]]] = []
 
-    def spy(model: Model, tensors: list[str], feeds: Iterable[Feed], *, channel_axes: Mapping[str, int], **rest: Any) -> Statistics:
+    def spy(model: Model, tensors: list[str], feeds: Iterable[Feed], *, channel_axes: Sequence[tuple[str, int]], **rest: Any) -> Statistics:
         asked.append(channel_axes)
         return calibrate(model, tensors, feeds, channel_axes=channel_axes, **rest)
 

@@ -80,7 +80,10 @@ def test_only_channels_whose_bias_would_overflow_get_a_larger_weight_scale() -> 
     weight, bias = filters(), np.zeros(CHANNELS, np.float32)
     ordinary = entry(conv(weight, bias), "w").scale
     bias[3] = 1e12
-    inflated = entry(conv(weight, bias), "w").scale
+    raised = entry(conv(weight, bias), "w")
+    inflated = raised.scale
+    assert raised.reason == "16 output channels; 1 scale raised so that the bias fits int32"
+    assert entry(conv(weight, bias, "tensorrt"), "w").reason == "16 output channels"
     assert inflated[3] > 100 * ordinary[3]
     assert inflated[:3] + inflated[4:] == ordinary[:3] + ordinary[4:]
 
@@ -115,37 +118,60 @@ def test_targets_with_float_biases_get_none(target: str) -> None:
     [
         pytest.param("y = Gemm(x, w, b)", (20,), True, id="Gemm"),
         pytest.param("y = Gemm <alpha=1.0, beta=1.0> (x, w, b)", (20,), True, id="alpha and beta 1"),
-        pytest.param("y = Gemm <alpha=0.5> (x, w, b)", (20,), False, id="alpha"),
-        pytest.param("y = Gemm <beta=2.0> (x, w, b)", (20,), False, id="beta"),
-        pytest.param("y = Gemm <alpha=2.0, beta=2.0> (x, w, b)", (20,), False, id="alpha and beta alike"),
-        pytest.param("y = Gemm(x, w, b)", (1, 20), False, id="a bias of two axes"),
-        pytest.param("y = Gemm(x, w, b)", (1,), False, id="one bias for all"),
+        pytest.param("y = Gemm <alpha=0.5> (x, w, b)", (20,), True, id="alpha"),
+        pytest.param("y = Gemm <beta=2.0> (x, w, b)", (20,), True, id="beta"),
+        pytest.param("y = Gemm <alpha=2.0, beta=2.0> (x, w, b)", (20,), True, id="alpha and beta alike"),
+        pytest.param("y = Gemm(x, w, b)", (1, 20), True, id="a bias of two axes"),
+        pytest.param("y = Gemm(x, w, b)", (1,), True, id="one bias for all"),
         pytest.param("y = Gemm(x, w, b)", (4, 20), False, id="a bias for each row"),
-        pytest.param("y = Gemm(x, w)", (), False, id="no bias"),
+        pytest.param("y = Gemm(x, w)", (), True, id="no bias"),
     ],
 )
 def test_the_bias_of_a_gemm_has_codes_where_its_kernel_adds_them(body: str, bias: tuple[int, ...], has_codes: bool) -> None:
     model = network(body, inputs="float[4,16] x", weights={"w": (16, 20), "b": bias})
     planned = plan_network(model, "onnxruntime")
-    assert ("b" in planned.plan.tensors) is has_codes
+    assert any(e.role == "bias" for e in planned.plan.entries) is has_codes
     given = feed(model)
     [expected], [found] = (run(net, given) for net in (planned.model, materialize(planned.model, planned.plan)))
     assert np.square(found - expected).sum() < 1e-3 * np.square(expected).sum()
 
 
+@pytest.mark.parametrize(
+    ("body", "shape", "axis", "index"),
+    [
+        pytest.param("a = MatMul(x, w) y = Add(a, b)", (20,), 0, 1, id="a vector"),
+        pytest.param("a = MatMul(x, w) y = Add(b, a)", (1, 20), 1, 0, id="a row on the left"),
+        pytest.param("a = MatMul(x, w) y = Add(a, b)", (4, 20), None, None, id="a matrix"),
+        pytest.param("a = MatMul(x, w) y = Add(a, b)", (1,), None, None, id="one number"),
+        pytest.param("a = MatMul(x, w) y = Sub(a, b)", (20,), None, None, id="Sub"),
+    ],
+)
+@every_target
+def test_what_an_add_gives_to_a_matmul_has_the_codes_of_a_bias(
+    body: str, shape: tuple[int, ...], axis: int | None, index: int | None, target: str
+) -> None:
+    model = network(body, inputs="float[4,16] x", weights={"w": (16, 20), "b": shape})
+    planned = plan_network(model, target)
+    biases = [e for e in planned.plan.entries if e.role == "bias"]
+    expected = [] if index is None or get_target(target).bias == "float" else [(axis, "y", index)]
+    assert [(e.axis, e.readers[0].node, e.readers[0].input) for e in biases] == expected
+    given = feed(model)
+    quantized = materialize(planned.model, planned.plan)
+    [reference], [found] = (run(net, given) for net in (planned.model, quantized))
+    assert np.square(found - reference).sum() < 1e-3 * np.square(reference).sum()
+    assert lint_model(quantized, get_target(target)).findings == ()
+
+
 SHARED_BIAS = network("a = Conv(x, w1, b) r = Relu(a) c = Conv(r, w2, b) y = Softmax(c)", weights={"b": (CHANNELS,)})
-SHARED_ALL = network("a = Conv(x, w, b) c = Conv(x, w, b) s = Sum(a, c) y = Softmax(s)", weights={"b": (CHANNELS,)})
 
 
-def test_a_bias_shared_at_different_scales_stays_float_with_a_note() -> None:
-    planned = plan_network(SHARED_BIAS, "onnxruntime")
-    assert "b" not in planned.plan.tensors
-    assert notes(planned) == {"b": "stays in float: its readers need it at different scales"}
-
-
-def test_a_bias_shared_at_one_scale_has_one_entry() -> None:
-    planned = plan_network(SHARED_ALL, "onnxruntime")
-    assert [(reader.node, reader.input) for reader in entry(planned, "b").readers] == [("a", 2), ("c", 2)]
+@pytest.mark.parametrize("data", ["r", "x"], ids=["at different scales", "at one scale"])
+def test_a_shared_bias_has_codes_for_each_reader(data: str) -> None:
+    model = network(f"a = Conv(x, w, b) r = Relu(a) c = Conv({data}, w, b) s = Sum(r, c) y = Softmax(s)", weights={"b": (CHANNELS,)})
+    planned = plan_network(model, "onnxruntime")
+    biases = {e.readers[0].node: e for e in planned.plan.entries if e.role == "bias"}
+    assert {node: len(e.readers) for node, e in biases.items()} == {"a": 1, "c": 1}
+    assert (biases["a"].scale == biases["c"].scale) is (data == "x")
     assert notes(planned) == {}
 
 
@@ -249,8 +275,42 @@ def test_a_tensor_never_seen_stays_float_with_its_weight_and_a_note() -> None:
     model = network("a = Conv(x, w1) r = Relu(a) c = Conv(r, w2) y = Softmax(c)")
     planned = planned_by({"r": EMPTY}, model, "tensorrt")
     assert planned.plan.tensors == {"x", "w1"}
-    assert notes(planned) == {"r": "stays in float: no finite value was seen in it during calibration"}
+    assert notes(planned) == {
+        "r": "stays in float: no finite value was seen in it during calibration",
+        "c": "Conv stays in float: no finite value was seen in 'r' during calibration",
+    }
+    assert [note.where for note in planned.plan.notes if note.kind == "float"] == ["c"]
     assert lint_model(materialize(planned.model, planned.plan), get_target("tensorrt")).findings == ()
+
+
+@pytest.mark.parametrize(
+    ("target", "readers"),
+    [
+        # A product has codes on both sides or on none, unless its other reader gets codes alone.
+        pytest.param("tensorrt", {"a": ["c.0"]}, id="tensorrt"),
+        pytest.param("openvino", {"a": ["c.0"]}, id="openvino"),
+        pytest.param("onnxruntime", {"a": ["c.0", "m.0"]}, id="onnxruntime"),
+    ],
+)
+def test_an_operand_is_left_in_float_where_nothing_was_seen_in_the_other(target: str, readers: dict[str, list[str]]) -> None:
+    model = network("a = Conv(x, w1) c = Conv(a, w2) s = Softmax(c) m = MatMul(a, s) y = Neg(m)", inputs="float[1,16,16,16] x")
+    planned = planned_by({"s": EMPTY}, model, target)
+    found = {e.tensor: [f"{reader.node}.{reader.input}" for reader in e.readers] for e in planned.plan.entries if e.tensor in "as"}
+    assert found == readers
+    assert [str(note) for note in planned.plan.notes if note.kind == "float"] == [
+        "m: MatMul stays in float: no finite value was seen in 's' during calibration"
+    ]
+    assert lint_model(materialize(planned.model, planned.plan), get_target(target)).findings == ()
+
+
+def test_a_site_without_readers_has_no_entry() -> None:
+    planned = planned_by({"z": EMPTY}, network("y = MatMul(x, z)", inputs="float[16,16] x, float[16,16] z"), "tensorrt")
+    assert planned.plan.entries == ()
+
+
+def test_nodes_that_pass_values_on_are_not_called_float() -> None:
+    planned = planned_by({"a": EMPTY}, network("a = Conv(x, w1) t = Transpose(a) y = Softmax(t)"), "onnxruntime")
+    assert [note.where for note in planned.plan.notes if note.kind == "float"] == []
 
 
 def test_a_shared_weight_is_quantized_for_the_readers_whose_data_was_seen() -> None:

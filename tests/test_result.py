@@ -106,6 +106,13 @@ def test_verdict_says_what_was_measured(evidence: Evidence, expected: str) -> No
             id="calibrated-on-random",
         ),
         pytest.param(result(changed(evaluation_data="random numbers, not real data")), "ONLY A TRIAL", id="judged-on-random"),
+        pytest.param(result(judged(sqnr_db=9.9)), "FAR FROM FLOAT: the error is a third of the output or more", id="low-fidelity"),
+        pytest.param(
+            replace(result(), notes=(Note("held-out", "reason", kind="warning"),)),
+            "JUDGED BY THE SAMPLES THAT CALIBRATED",
+            id="not-held-out",
+        ),
+        pytest.param(replace(result(), notes=(Note("plan", "reason", kind="warning"),)), "PLAN OF ANOTHER FILE", id="another-file"),
         pytest.param(result(judged(incomparable=3)), "3 samples of z CANNOT BE COMPARED with float", id="incomparable"),
         pytest.param(result(judged(incomparable=1)), "1 sample of z CANNOT BE COMPARED with float", id="one-incomparable"),
         pytest.param(
@@ -172,7 +179,7 @@ def test_sizes_are_in_the_unit_that_shows_them(size: int, expected: str) -> None
 @pytest.mark.parametrize(
     ("target", "expected"),
     [
-        ("tensorrt", "trtexec --onnx=out/m.int8.onnx --saveEngine=out/m.int8.engine"),
+        ("tensorrt", "trtexec --onnx=out/m.int8.onnx --stronglyTyped --saveEngine=out/m.int8.engine"),
         ("onnxruntime", "python -m onnxruntime.tools.onnxruntime_test out/m.int8.onnx 100"),
         ("onnxruntime-arm", "python -m onnxruntime.tools.onnxruntime_test out/m.int8.onnx 100"),
         ("openvino", "benchmark_app -m out/m.int8.onnx"),
@@ -190,7 +197,7 @@ def test_next_command_is_quoted_for_a_shell(name: str) -> None:
     commands = [result(target=target).next_command(Path("my out", name)) for target in ("tensorrt", "onnxruntime", "openvino")]
     path = f"my out/{name}"
     assert [shlex.split(command)[1:] for command in commands] == [
-        [f"--onnx={path}", f"--saveEngine={path.removesuffix('.onnx')}.engine"],
+        [f"--onnx={path}", "--stronglyTyped", f"--saveEngine={path.removesuffix('.onnx')}.engine"],
         ["-m", "onnxruntime.tools.onnxruntime_test", path, "100"],
         ["-m", path],
     ]

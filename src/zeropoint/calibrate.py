@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from zeropoint.data.inputs import Feed
 from zeropoint.graph.facts import open_tapped
@@ -11,7 +11,6 @@ from zeropoint.statistics.channel_sums import observe_channels
 from zeropoint.statistics.network import Statistics, merge_statistics
 from zeropoint.statistics.tensor import EMPTY, observe
 
-NO_AXES: Mapping[str, int] = {}
 Progress = Callable[[str, int, int], None]  # stage, steps done, steps in all
 
 
@@ -24,23 +23,23 @@ def calibrate(
     tensors: Sequence[str],
     feeds: Iterable[Feed],
     *,
-    channel_axes: Mapping[str, int] = NO_AXES,
+    channel_axes: Sequence[tuple[str, int]] = (),
     total: int,
     progress: Progress = silent,
 ) -> Statistics:
     """Return a statistic for each of `tensors` over all `feeds`; memory holds one feed's tensors at a time.
 
-    channel_axes: the tensors whose channel means are wanted too, with the axis of their channels. `total` is the number of feeds,
+    channel_axes: tensors whose channel means are wanted too, each with the axis of its channels. `total` is the number of feeds,
     for `progress` alone.
     """
     inputs = {str(value.name) for value in model.graph.inputs}
-    computed = [name for name in dict.fromkeys([*tensors, *channel_axes]) if name not in inputs]
+    computed = [name for name in dict.fromkeys([*tensors, *(name for name, _ in channel_axes)]) if name not in inputs]
     session = open_tapped(model, computed, optimize=False)
     seen = Statistics(dict.fromkeys(tensors, EMPTY), {})
     for done, feed in enumerate(feeds, start=1):
         arrays = {**feed, **session.run(feed, computed)}
         ranges = {name: observe(arrays[name]) for name in tensors}
-        means = {name: observe_channels(arrays[name], axis) for name, axis in channel_axes.items()}
+        means = {(name, axis): observe_channels(arrays[name], axis) for name, axis in channel_axes}
         seen = merge_statistics(seen, Statistics(ranges, means))
         progress("calibrating", done, total)
     return seen

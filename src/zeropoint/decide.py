@@ -34,12 +34,12 @@ def decide(network: Model, samples: Samples, target: Target, recipe: Recipe, *, 
         network,
         [site.tensor for site in placement.activations],
         feeds(samples, recipe.batch_size, on_note=notes.append),
-        channel_axes=channel_axes(network, placement, facts) if recipe.bias == "corrected" else {},
+        channel_axes=channel_axes(network, placement, facts) if recipe.bias == "corrected" else (),
         total=feed_count(samples, recipe.batch_size),
         progress=progress,
     )
     plan = make_plan(network, placement, statistics.tensors, target, recipe)
-    corrections, unmended = correct_biases(network, plan, statistics.channels)
+    corrections, unmended = correct_biases(network, plan, statistics.channels) if recipe.bias == "corrected" else ((), ())
     provenance = Provenance(
         zeropoint=version("zeropoint"),
         onnxruntime=version("onnxruntime"),

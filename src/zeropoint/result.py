@@ -19,6 +19,8 @@ from zeropoint.targets import Target
 
 KILOBYTE, MEGABYTE = 1e3, 1e6
 
+LOWEST_FIDELITY_DB = 10.0  # where the error is 32 % of the signal
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -102,9 +104,13 @@ def bad_news(result: Result) -> list[str]:
         news.append(f"ONLY A TRIAL: on {NOT_REAL}")
     if any(note.where == "plan" and note.kind == "warning" for note in result.notes):
         news.append("PLAN OF ANOTHER FILE")
+    if any(note.where == "held-out" for note in result.notes):
+        news.append("JUDGED BY THE SAMPLES THAT CALIBRATED")
     news += [
         f"{counted(f.incomparable, 'sample')} of {f.output} CANNOT BE COMPARED with float" for f in evidence.fidelity if f.incomparable
     ]
+    if any(f.sqnr_db < LOWEST_FIDELITY_DB and not f.incomparable for f in evidence.fidelity):
+        news.append("FAR FROM FLOAT: the error is a third of the output or more")
     if evidence.latency is not None and evidence.latency.ratio >= 1:
         news.append(f"SLOWER than float on {evidence.latency.runtime}: {evidence.latency.ratio:.2f} times its latency")
     return news

@@ -116,7 +116,7 @@ def test_command_quantizes_and_shows_what_it_cost(place: Place) -> None:
     assert "calibrated on 8 of 12 samples of few.npy" in table
     assert table[-2:] == [
         "wrote digits.int8.onnx and digits.int8.onnx.plan.json",
-        "next: trtexec --onnx=digits.int8.onnx --saveEngine=digits.int8.engine",
+        "next: trtexec --onnx=digits.int8.onnx --stronglyTyped --saveEngine=digits.int8.engine",
     ]
 
 
@@ -147,7 +147,7 @@ def test_command_and_function_give_the_same(place: Place, zeropoint: Zeropoint) 
     assert document["evidence"]["fidelity"][0]["sqnr_db"] == pytest.approx(result.evidence.fidelity[0].sqnr_db)
     assert document["provenance"]["model_sha256"] == hashlib.sha256(Path("digits.onnx").read_bytes()).hexdigest()
     assert [note["where"] for note in document["notes"]] == [note.where for note in result.notes]
-    assert document["next"] == "trtexec --onnx=own.onnx --saveEngine=own.engine"
+    assert document["next"] == "trtexec --onnx=own.onnx --stronglyTyped --saveEngine=own.engine"
 
 
 OPTIONS: dict[str, tuple[Sequence[str], str, Any]] = {

@@ -96,7 +96,7 @@ def test_result_is_a_verdict_a_table_and_the_next_command(screen: io.StringIO) -
         "  conv: stays in float",
         "",
         "wrote m.int8.onnx and m.int8.onnx.plan.json",
-        "next: trtexec --onnx=m.int8.onnx --saveEngine=m.int8.engine",
+        "next: trtexec --onnx=m.int8.onnx --stronglyTyped --saveEngine=m.int8.engine",
     ]
 
 

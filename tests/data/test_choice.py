@@ -133,7 +133,7 @@ def test_labels_are_not_read_where_no_sample_is_left_to_judge_by(tmp_path: Path)
 
 # --- notes and errors ------------------------------------------------------------------------------------------------------
 
-FEW, NONE_LEFT = "{} samples, where 10 were asked for", "no samples were left to judge by; give more, or evaluation data of their own"
+FEW, NONE_LEFT = "{} samples, where 10 were asked for", "too few samples were left to judge by; give more, or evaluation data of their own"
 
 
 @pytest.mark.parametrize(
@@ -189,4 +189,17 @@ def test_too_few_to_fill_a_fixed_batch_judge_nothing_but_are_noted() -> None:
     chosen = choose_samples(request(ramp(12), info=FIXED), calibrate=True, evaluate=True)
     assert chosen.calibration is not None
     assert chosen.evaluation is None
-    assert any("no samples were left to judge by" in reason for reason in reasons(chosen).values())
+    assert any("too few samples were left to judge by" in reason for reason in reasons(chosen).values())
+
+
+@pytest.mark.parametrize("form", ["same-array", "same-path", "other-array", "other-path"])
+def test_judging_by_what_calibrates_is_a_warning(form: str, tmp_path: Path) -> None:
+    first, second = ramp(8), ramp(8)
+    data: object = first
+    eval_data: object = first if form == "same-array" else second
+    if form.endswith("path"):
+        for name in ("a.npy", "b.npy"):
+            np.save(tmp_path / name, first)
+        data, eval_data = tmp_path / "a.npy", str(tmp_path / ("a.npy" if form == "same-path" else "b.npy"))
+    chosen = choose_samples(request(data, eval_data=eval_data), calibrate=True, evaluate=True)
+    assert [note.where for note in chosen.notes if note.kind == "warning"] == (["held-out"] if form.startswith("same") else [])

@@ -269,3 +269,10 @@ def test_labels_are_for_the_output_that_has_a_row_for_each() -> None:
     boxes, classes = compare(both, both, [0, 1])
     assert (boxes.accuracy, classes.agreement) == (None, 1.0)
     assert classes.accuracy == sum(int(o["classes"].argmax()) == label for label, o in enumerate(both)) / 2
+
+
+@pytest.mark.parametrize(("highest", "judged"), [(4, True), (5, False), (999, False)], ids=["fits", "one-too-many", "other-classes"])
+def test_labels_beyond_the_classes_judge_nothing(highest: int, judged: bool) -> None:
+    logits = np.random.default_rng(3).standard_normal((4, 5)).astype(np.float32)
+    found = compare_one([logits], [logits], [0, 1, 2, highest])
+    assert (found.accuracy is not None, found.float_accuracy is not None, found.agreement) == (judged, judged, 1.0)

@@ -320,3 +320,17 @@ def test_a_plan_of_another_network_says_so() -> None:
     other = load(network("a = Conv(x, w1) y = Relu(a)"))
     with pytest.raises(PlanError, match="was it made for another one"):
         materialize(other, planned.plan)
+
+
+@every_storage
+@pytest.mark.parametrize("format", ["int16", "uint16", "int4", "uint4"])
+def test_a_format_that_the_opset_does_not_know_is_an_error(format: str, storage: WeightStorage) -> None:
+    def written(opset: int) -> ir.Model:
+        planned = plan_network(network("a = Conv(x, w1) y = Relu(a)", opset=opset), "tensorrt")
+        entries = tuple(replace(entry, format=format) if entry.tensor == "x" else entry for entry in planned.plan.entries)
+        return materialize(planned.model, replace(planned.plan, entries=entries), weight_storage=storage)
+
+    with pytest.raises(PlanError, match=rf"^plan: tensor 'x': found format {format}, which ONNX knows from opset 21, in a .* opset 20;"):
+        written(20)
+    assert written(21).graph.opset_imports[""] == 21
+    run(written(21), feed(network("y = Relu(x)")))

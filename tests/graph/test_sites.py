@@ -82,11 +82,12 @@ def test_weights_have_a_scale_for_each_output_channel(
     [site] = placement.weights
     [use] = site.uses
     assert (site.tensor, site.axis) == ("w", axis)
-    assert (use.reader.node, use.reader.input, use.data, use.bias) == ("y", reader, "x", None)
+    assert (use.reader.node, use.reader.input, use.data) == ("y", reader, "x")
+    assert use.bias == (None if "MatMul" in body else "y/bias")
 
 
 @pytest.mark.parametrize(
-    ("bias", "expected"), [("b", "b"), ("x2", None), ("", None)], ids=["a constant bias", "a computed bias", "a bias left out"]
+    ("bias", "expected"), [("b", "b"), ("x2", None), ("", "y/bias")], ids=["a constant bias", "a computed bias", "a bias left out"]
 )
 def test_weights_know_their_bias(bias: str, expected: str | None) -> None:
     model = network(f"y = Conv(x, w, {bias})", inputs="float[1,16,8,8] x, float[16] x2", weights={"b": (16,)})
@@ -172,6 +173,38 @@ def test_a_pattern_that_fits_nothing_is_an_error_with_what_there_is(option: str,
     )
 
 
+@pytest.mark.parametrize(
+    ("option", "pattern", "target", "what"),
+    [
+        pytest.param(
+            "exclude", "Relu", "tensorrt", "computes in integers; expected one of those (Conv 'a', Conv 'c', Gemm 'y')", id="fuses"
+        ),
+        pytest.param(
+            "exclude", "r", "onnxruntime", "computes in integers; expected one of those (Conv 'a', Conv 'c', Gemm 'y')", id="by name"
+        ),
+        pytest.param(
+            "exclude", "Flatten", "openvino", "computes in integers; expected one of those (Conv 'a', Conv 'c', Gemm 'y')", id="moves"
+        ),
+        pytest.param("include", "Conv", "tensorrt", "holds back; expected one of those (none)", id="not held back"),
+        pytest.param("include", "*", "openvino", "holds back; expected one of those (none)", id="all"),
+    ],
+)
+def test_a_pattern_that_changes_nothing_is_an_error(option: str, pattern: str, target: str, what: str) -> None:
+    patterns: dict[str, list[str]] = {option: [pattern]}
+    with pytest.raises(RecipeError) as raised:
+        place(CHAIN, target, **patterns)
+    assert str(raised.value) == (
+        f"{option}: found {pattern!r}, which fits no operator that {target} {what}; it would change nothing, so leave it out"
+    )
+
+
+@pytest.mark.parametrize("include", [("a",), ("Conv",), ("*",)])
+def test_a_pattern_may_include_a_depthwise_stem(include: tuple[str, ...]) -> None:
+    model = network("a = Conv <group=16> (x, w1) y = Softmax(a)", weights={"w1": (16, 1, 3, 3)})
+    assert pairs(place(model, "tensorrt")[2]) == {}
+    assert pairs(place(model, "tensorrt", include=include)[2]) == {"x": "a.0"}
+
+
 def test_an_excluded_add_is_no_residual() -> None:
     model = network("a = Conv(x, w1) d = Add(a, x) y = Softmax(d)")
     _, _, placement = place(model, "tensorrt", exclude=["d"])
@@ -185,7 +218,6 @@ def test_an_excluded_add_is_no_residual() -> None:
         pytest.param(("u",), (), {"u"}, id="included by name"),
         pytest.param(("ConvTranspose",), (), {"u", "v"}, id="included by type"),
         pytest.param(("[uv]",), (), {"u", "v"}, id="included by pattern"),
-        pytest.param(("Softmax",), (), set(), id="another type included"),
         pytest.param(("ConvTranspose",), ("v",), {"u"}, id="excluded all the same"),
     ],
 )

@@ -300,6 +300,15 @@ def bias_in_bytes(net: Draft, broken: bool) -> str:
     return net.pair(net.conv(net.pair("x", np.uint8(3)), net.weight((CHANNELS,), np.int8 if broken else np.int32, SCALE**2)), np.uint8(3))
 
 
+def gemm_bias(change: Callable[[Draft], str]) -> Build:
+    def build(net: Draft, broken: bool) -> str:
+        data = net.pair(net.op("Flatten", "x"), np.uint8(3))
+        bias = change(net) if broken else net.weight((CHANNELS,), np.int32, SCALE**2)
+        return net.op("Gemm", data, net.weight((CHANNELS * 64, CHANNELS)), bias)
+
+    return build
+
+
 def asymmetric(zero_point: Any) -> Build:
     def build(net: Draft, broken: bool) -> str:
         return net.conv(net.pair("x", zero_point if broken else np.uint8(0)))
@@ -358,6 +367,8 @@ CASES: list[tuple[str, str, Build]] = [
     ("convolution-bias", "onnxruntime", float_bias),
     ("convolution-bias", "onnxruntime", bias_at_another_scale),
     ("convolution-bias", "onnxruntime", bias_in_bytes),
+    ("convolution-bias", "onnxruntime", gemm_bias(lambda net: net.constant(np.ones(CHANNELS, np.float32)))),
+    ("convolution-bias", "onnxruntime", gemm_bias(lambda net: net.weight((CHANNELS,), np.int32, 2 * SCALE**2))),
     ("symmetric-activations", "openvino", asymmetric(np.int8(3))),
     ("symmetric-activations", "openvino", asymmetric(np.uint8(128))),
 ]
@@ -427,3 +438,11 @@ def test_finding_says_what_where_and_what_to_do() -> None:
     assert [str(finding) for finding in lint_model(model, get_target("tensorrt")).findings] == [
         "QuantizeLinear0: 'x' has zero point 3, expected 0; quantize symmetrically [zero-points]"
     ]
+
+
+def test_constant_that_no_weighted_operator_reads_is_no_weight() -> None:
+    header = '<ir_version: 8, opset_import: ["" : 17]>'
+    given = "int64[4] p = {0, 0, 0, 0}, uint8 v = {0}, float s = {0.5}, uint8 z = {0}"
+    nodes = "q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) f = DequantizeLinear(v, s, z) y = Pad(d, p, f)"
+    model = load(onnx.parser.parse_model(f"{header} g (float[4, 4] x) => (float[4, 4] y) <{given}> {{ {nodes} }}"))
+    assert lint_model(model, get_target("onnxruntime")).findings == ()

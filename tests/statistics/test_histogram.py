@@ -17,7 +17,7 @@ from zeropoint.errors import DataError, RecipeError
 from zeropoint.numerics.affine import dequantize_array, qparams_from_range, quantize_array
 from zeropoint.numerics.formats import FORMATS
 from zeropoint.numerics.spec import Spec
-from zeropoint.statistics.histogram import BLOCK, Histogram, expected_mse, histogram, mean_square, quantile
+from zeropoint.statistics.histogram import BLOCK, Histogram, clipped_share, expected_mse, histogram, mean_square, quantile
 from zeropoint.statistics.tensor import EMPTY, merge, observe
 
 Array = np.ndarray[Any, Any]
@@ -183,6 +183,20 @@ def test_quantile_is_in_the_bucket_of_the_order_statistic(distribution: str) -> 
 def test_quantile_is_monotone(values: list[float], a: float, b: float) -> None:
     h = histogram(observe(np.array(values, np.float32)))
     assert min(values) <= quantile(h, min(a, b)) <= quantile(h, max(a, b)) <= max(values)
+
+
+@every_distribution
+@pytest.mark.parametrize("bounds", [(-0.5, 0.75), (0.0, 1.0), (-100.0, 100.0), (-0.01, 0.0)], ids=str)
+def test_clipped_share_against_the_raw_data(distribution: str, bounds: tuple[float, float]) -> None:
+    x = sample(distribution, 20_000)
+    lo, hi = bounds
+    # A bound inside a bucket splits it evenly, which the raw data need not be.
+    assert clipped_share(histogram(observe(x)), lo, hi) == pytest.approx(np.mean((x < lo) | (x > hi)), abs=0.002)
+
+
+def test_clipped_share_of_single_values_is_exact() -> None:
+    h = histogram(observe([-1.0, 0.0, 0.0, 2.0]))
+    assert [clipped_share(h, lo, hi) for lo, hi in ((-1.0, 2.0), (-0.5, 2.0), (-1.0, 1.0), (0.0, 0.0))] == [0.0, 0.25, 0.25, 0.5]
 
 
 # --- expected_mse against exact arithmetic --------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ seen = st.dictionaries(st.sampled_from(NAMES), st.lists(st.floats(width=32), max
 def statistics(tensors: Seen, channels: Seen | None = None) -> Statistics:
     """Each list holds the elements of a tensor; for channel sums it is a column of one channel."""
     told = tensors if channels is None else channels
-    sums = {name: observe_channels(np.array(values, np.float32).reshape(-1, 1), 1) for name, values in told.items()}
+    sums = {(name, 1): observe_channels(np.array(values, np.float32).reshape(-1, 1), 1) for name, values in told.items()}
     return Statistics({name: observe(np.array(values, np.float32)) for name, values in tensors.items()}, sums)
 
 
@@ -80,7 +80,7 @@ def test_a_tensor_not_reached_yet_is_joined_by_what_is_seen_later() -> None:
 
 def test_tensors_keep_the_order_in_which_they_were_first_seen() -> None:
     merged = merge_statistics(statistics({"y": [1.0], "a": [1.0]}), statistics({"x": [1.0], "a": [2.0]}))
-    assert list(merged.tensors) == list(merged.channels) == ["y", "a", "x"]
+    assert list(merged.tensors) == [name for name, _ in merged.channels] == ["y", "a", "x"]
 
 
 def test_nothing_was_seen_in_nothing() -> None:
@@ -96,6 +96,6 @@ def test_merge_leaves_its_inputs_as_they_were() -> None:
 
 
 def test_other_numbers_of_channels_are_refused() -> None:
-    a, b = (Statistics({}, {"x": observe_channels(np.zeros((1, count)), 1)}) for count in (2, 3))
+    a, b = (Statistics({}, {("x", 1): observe_channels(np.zeros((1, count)), 1)}) for count in (2, 3))
     with pytest.raises(DataError, match="found 2 and 3 channels"):
         merge_statistics(a, b)

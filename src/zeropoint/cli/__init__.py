@@ -10,6 +10,13 @@ def main() -> None:
 
     A user's mistake is one paragraph and exit code 2, a failed quality gate is 3, and neither shows a traceback.
     """
+    try:
+        sys.exit(_run())
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _run() -> int:
     from zeropoint.cli.app import app
     from zeropoint.cli.render import show_error
     from zeropoint.errors import ZeropointError
@@ -18,6 +25,5 @@ def main() -> None:
         app()
     except ZeropointError as error:
         show_error(error)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        return 2
+    return 0

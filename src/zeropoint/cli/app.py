@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import Enum
 from importlib.metadata import version
 from pathlib import Path
@@ -135,6 +136,10 @@ def _destination(model: Path, output: Path | None, *, plan: Path | None) -> Path
         )
     if not destination.absolute().parent.is_dir():
         raise RecipeError(f"--output: folder {destination.absolute().parent} does not exist; make it first, so that no work is lost")
+    if not os.access(destination.absolute().parent, os.W_OK):
+        raise RecipeError(
+            f"--output: folder {destination.absolute().parent} cannot be written to; choose another one, so that no work is lost"
+        )
     if plan is not None and plan.absolute() == plan_path(destination).absolute():
         raise RecipeError(f"--output: the plan of {destination} would be written over {plan}, which --plan reads; name another file")
     return destination

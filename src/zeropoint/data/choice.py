@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from zeropoint.data.batches import fed, feed_count
 from zeropoint.data.inputs import InputInfo
@@ -71,18 +72,30 @@ def choose_samples(request: Request, *, calibrate: bool, evaluate: bool) -> Choi
         evaluation = evaluation[:0]
     if request.labels is not None and evaluation:
         labels = load_labels(request.labels, fed(evaluation))
-    return Choice(calibration, evaluation or None, labels, _notes(calibration, evaluation, wanted))
+    notes = _notes(calibration, evaluation, wanted)
+    if calibration is not None and evaluation and _same(request.data, request.eval_data):
+        notes += (
+            Note("held-out", "the samples that calibrate also judge; give others as evaluation data, or leave it out", kind="warning"),
+        )
+    return Choice(calibration, evaluation or None, labels, notes)
 
 
 def _check_given(request: Request, *, calibrate: bool, evaluate: bool) -> None:
     if request.data is None and (calibrate or (evaluate and request.eval_data is None)):
         what = "calibrate with" if calibrate else "judge by"
+        other = "" if calibrate else ", or evaluation turned off"
         raise DataError(
-            f"data: found none to {what}, expected samples of what the network sees in use; 'random' makes a trial on random numbers"
+            f"data: found none to {what}, expected samples of what the network sees in use{other}; 'random' makes a trial on random numbers"
         )
     for option, given in (("eval_data", request.eval_data), ("labels", request.labels)):
         if given is not None and not evaluate:
             raise RecipeError(f"{option}: found {_text(given)}, but evaluation is turned off; turn it on, or leave this out")
+
+
+def _same(data: object, eval_data: object) -> bool:
+    if isinstance(data, str | Path) and isinstance(eval_data, str | Path):
+        return str(data) != "random" and Path(data).absolute() == Path(eval_data).absolute()
+    return data is eval_data
 
 
 def _text(given: object) -> str:
@@ -98,5 +111,5 @@ def _notes(calibration: Samples | None, evaluation: Samples | None, wanted: int)
     if calibration is not None and len(calibration) < wanted:
         notes.append(Note("calibration", f"{counted(len(calibration), 'sample')}, where {wanted} were asked for", kind="run"))
     if evaluation is not None and len(evaluation) == 0:
-        notes.append(Note("evaluation", "no samples were left to judge by; give more, or evaluation data of their own", kind="run"))
+        notes.append(Note("evaluation", "too few samples were left to judge by; give more, or evaluation data of their own", kind="run"))
     return tuple(notes)

@@ -51,6 +51,7 @@ class _Sums:
     max_error: float = 0.0
     predictions: list[tuple[int, int]] = field(default_factory=list)  # float's and quantized's largest class
     is_logits: bool = True
+    classes: int = 0
 
 
 def compare_outputs(reference: Run, quantized: Run, feeds: Iterable[Feed], *, labels: Labels | None = None) -> tuple[OutputFidelity, ...]:
@@ -94,6 +95,7 @@ def _add(sums: _Sums, reference: Array, actual: Array) -> None:
     sums.max_error = max(sums.max_error, float(np.abs(ref - act).max(initial=0.0)) if comparable.all() else np.inf)
     sums.is_logits &= _looks_like_logits(reference)
     if sums.is_logits:
+        sums.classes = ref.shape[1]
         sums.predictions += zip(_classes(ref, nothing=-1), _classes(act, nothing=-2), strict=True)
 
 
@@ -118,7 +120,7 @@ def _fidelity(name: str, sums: _Sums, labels: Labels | None) -> OutputFidelity:
     signal, error = np.asarray(sums.signal), np.asarray(sums.error)
     per_sample = _decibels(signal, error)
     ours = np.asarray(sums.predictions, np.int64).reshape(-1, 2) if sums.is_logits else None
-    judged = ours is not None and labels is not None and len(labels) == len(ours)
+    judged = ours is not None and labels is not None and len(labels) == len(ours) and int(labels.max(initial=0)) < sums.classes
     incomparable = int(np.isinf(error).sum())
     worst, median = np.percentile(per_sample, (WORST_PERCENTILE, 50.0), method="lower").tolist()
     return OutputFidelity(

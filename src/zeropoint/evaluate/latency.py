@@ -15,7 +15,11 @@ SHORTEST_BURST = 0.03
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latency:
-    """Median milliseconds for one feed; ratio is the median of the rounds' quantized / float, below 1 is faster."""
+    """Milliseconds for one feed; ratio is the median of the rounds' quantized / float, below 1 is faster.
+
+    float_ms is the median of the rounds, and quantized_ms what the ratio makes of it: on a machine whose pace changes, the two medians
+    would be of different moments.
+    """
 
     runtime: str
     float_ms: float
@@ -28,14 +32,8 @@ def compare_latency(float_run: Callable[[], object], quantized_run: Callable[[],
     """Return the latency of both callables, each a single inference on the same feed."""
     repeats = max(1, int(SHORTEST_BURST / max(_burst(float_run, 1), 1e-6)))
     times = np.array([[_burst(run, repeats) for run in (float_run, quantized_run)] for _ in range(rounds)])  # (rounds, 2)
-    float_ms, quantized_ms = (1e3 * np.median(times, axis=0)).tolist()
-    return Latency(
-        runtime=runtime,
-        float_ms=float_ms,
-        quantized_ms=quantized_ms,
-        ratio=float(np.median(times[:, 1] / times[:, 0])),
-        rounds=rounds,
-    )
+    float_ms, ratio = 1e3 * float(np.median(times[:, 0])), float(np.median(times[:, 1] / times[:, 0]))
+    return Latency(runtime=runtime, float_ms=float_ms, quantized_ms=float_ms * ratio, ratio=ratio, rounds=rounds)
 
 
 def _burst(run: Callable[[], object], repeats: int) -> float:

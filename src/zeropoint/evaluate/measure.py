@@ -78,7 +78,13 @@ def _unjudged(outputs: Sequence[str], fidelity: Sequence[OutputFidelity], *, has
         if output.incomparable
     ]
     if has_labels and all(output.accuracy is None for output in fidelity):
-        notes.append(Note("labels", "accuracy was not measured: no output has the shape of logits, (samples, classes)", kind="run"))
+        notes.append(
+            Note(
+                "labels",
+                "accuracy was not measured: no output has the shape of logits, (samples, classes), with a class for each label",
+                kind="run",
+            )
+        )
     return notes
 
 

@@ -7,13 +7,12 @@ some exporters write a convolution's bias.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import count
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from zeropoint.graph.initializers import Array, add_initializer, constant_array
+from zeropoint.graph.initializers import constant_array, replace_constant
 from zeropoint.graph.operators import float_attribute, int_attribute, is_constant, is_default_domain, weighted
 from zeropoint.graph.rewire import bypass
 from zeropoint.notes import Note
@@ -124,12 +123,12 @@ def _fold(graph: ir.Graph, node: ir.Node, affine: Affine) -> str:
     new_bias = np.broadcast_to(old_bias.reshape(-1) * affine.scale + affine.shift, (channels,)).astype(dtype)
     if not (np.isfinite(new_weight).all() and np.isfinite(new_bias).all()):
         return f"folded into {producer.name!r} it would make numbers beyond {dtype}"
-    _set_constant(graph, producer, 1, new_weight)
+    replace_constant(graph, producer, 1, new_weight, f"{producer.inputs[1].name}/folded")  # type: ignore[union-attr]
     if bias is None:
         producer.resize_inputs(3)
     if beta != 1.0:
         producer.attributes["beta"] = ir.AttrFloat32("beta", 1.0)
-    _set_constant(graph, producer, 2, new_bias)
+    replace_constant(graph, producer, 2, new_bias, f"{bias.name if bias is not None else f'{producer.name}/bias'}/folded")
     bypass(graph, node, affine.data)
     return ""
 
@@ -142,14 +141,6 @@ def _scaled(weight: Float64Array, scale: Float64Array, axis: int, groups: int, o
     # (Cin, Cout / groups, ...): output channel g * Cout / groups + j of group g lies at [Cin of g, j]
     per_group = weight.reshape(groups, -1, *weight.shape[1:])
     return (per_group * scale.reshape(groups, 1, -1, *[1] * (weight.ndim - 2))).reshape(weight.shape)
-
-
-def _set_constant(graph: ir.Graph, node: ir.Node, index: int, array: Array) -> None:
-    """Give `node` its own constant at input `index`; the old one goes with its last reader."""
-    old = node.inputs[index]
-    stem = str(old.name) if old is not None else f"{node.name}/bias"
-    name = next(name for n in count() if (name := f"{stem}/folded{n or ''}") not in graph.initializers)
-    node.replace_input_with(index, add_initializer(graph, name, array))
 
 
 def _array(value: ir.Value | None) -> Float64Array:

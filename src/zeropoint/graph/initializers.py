@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -24,3 +25,10 @@ def constant_array(value: ir.Value | None) -> Array:
     if value is None or value.const_value is None:
         raise ValueError(f"expected a constant, found {value and value.name!r}")
     return np.asarray(value.const_value.numpy())
+
+
+def replace_constant(graph: ir.Graph, node: ir.Node, index: int, array: Array, name: str) -> None:
+    """Give `node` a constant of its own at input `index`, called `name` or that with a number; the old one goes with its last reader."""
+    taken = {value.name for other in graph for value in other.outputs} | {value.name for value in graph.inputs} | set(graph.initializers)
+    free = next(candidate for n in count() if (candidate := f"{name}{n or ''}") not in taken)
+    node.replace_input_with(index, add_initializer(graph, free, array))

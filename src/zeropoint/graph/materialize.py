@@ -13,6 +13,7 @@ from zeropoint.errors import PlanError, RecipeError
 from zeropoint.graph.initializers import Array, add_initializer, constant_array
 from zeropoint.graph.operators import is_constant
 from zeropoint.numerics.affine import QParams, expand, quantize_array
+from zeropoint.numerics.formats import FORMATS
 from zeropoint.plan import Correction, Entry, Plan, Reader
 
 WeightStorage = Literal["integer", "float"]
@@ -24,7 +25,8 @@ def materialize(model: ir.Model, plan: Plan, *, weight_storage: WeightStorage = 
     Weights are stored as integers behind a DequantizeLinear, or with `weight_storage` "float" as they are behind a whole pair.
 
     Raises:
-        PlanError: the plan names a tensor or node that the network does not have, or its numbers don't fit the tensor's shape.
+        PlanError: the plan names a tensor or node that the network does not have, or a format that its opset does not, or its numbers
+            don't fit the tensor's shape.
     """
     quantized = model.clone()
     graph = quantized.graph
@@ -32,6 +34,7 @@ def materialize(model: ir.Model, plan: Plan, *, weight_storage: WeightStorage = 
     values |= {str(value.name): value for node in graph for value in node.outputs} | dict(graph.initializers)
     nodes = {str(node.name): node for node in graph}
     taken = set(values)
+    opset = next(version for domain, version in graph.opset_imports.items() if domain in ("", "ai.onnx"))
     for correction in plan.corrections:
         _correct(values.get(correction.tensor), correction)
     for entry in plan.entries:
@@ -40,6 +43,7 @@ def materialize(model: ir.Model, plan: Plan, *, weight_storage: WeightStorage = 
             raise PlanError(
                 f"plan: tensor {entry.tensor!r} is not in the network, which has {len(values)} tensors; was it made for another one?"
             )
+        _check_opset(entry, opset)
         try:
             keep_float = entry.role == "activation" or (entry.role == "weight" and weight_storage == "float")
             dequantized = _insert(graph, value, entry, keep_float=keep_float, taken=taken)
@@ -48,6 +52,15 @@ def materialize(model: ir.Model, plan: Plan, *, weight_storage: WeightStorage = 
         _reroute(nodes, value, dequantized, entry.readers)
     _drop_unread(graph)
     return quantized
+
+
+def _check_opset(entry: Entry, opset: int) -> None:
+    needed = FORMATS[entry.format].opset
+    if opset < needed:
+        raise PlanError(
+            f"plan: tensor {entry.tensor!r}: found format {entry.format}, which ONNX knows from opset {needed}, in a network of opset "
+            f"{opset}; export the network again at opset {needed}, or choose a format of 8 bits"
+        )
 
 
 def _insert(graph: ir.Graph, value: ir.Value, entry: Entry, *, keep_float: bool, taken: set[str]) -> ir.Value:

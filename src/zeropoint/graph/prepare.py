@@ -12,6 +12,7 @@ from zeropoint.graph.affine_folding import fold_affine
 from zeropoint.graph.constant_folding import fold_constants
 from zeropoint.graph.initializers import add_initializer, constant_array
 from zeropoint.graph.operators import has_subgraph, is_constant, is_default_domain
+from zeropoint.graph.own_biases import give_own_biases
 from zeropoint.graph.pad_folding import fold_pads
 from zeropoint.graph.rewire import bypass
 from zeropoint.notes import Note
@@ -23,8 +24,8 @@ def prepare(model: ir.Model) -> tuple[Note, ...]:
     """Simplify the model in place without changing what it computes, and say what a user may want to know of it.
 
     Inlines functions, turns Constant nodes into initializers, folds constants, removes Identity and inference-time Dropout, folds
-    BatchNormalization and constant per-channel Mul and Add into the Conv, ConvTranspose or Gemm before them, folds
-    zero padding into the Conv behind it, and names all nodes.
+    BatchNormalization and constant per-channel Mul and Add into the Conv, ConvTranspose or Gemm before them, gives each of
+    these a constant bias of its own, folds zero padding into the Conv behind it, and names all nodes.
 
     Raises:
         ModelError: the network is already quantized, or holds functions that cannot be inlined.
@@ -38,6 +39,7 @@ def prepare(model: ir.Model) -> tuple[Note, ...]:
     _remove_dropout(model)
     _remove_identities(model.graph)
     notes += fold_affine(model)
+    give_own_biases(model)
     fold_pads(model)
     _remove_unused(model.graph)
     notes += [

@@ -10,9 +10,11 @@ from fnmatch import fnmatchcase
 import onnx_ir as ir
 
 from zeropoint.errors import RecipeError
-from zeropoint.graph.eligibility import why_not
+from zeropoint.graph.eligibility import FLOAT32, becomes_float_gemm, why_not
 from zeropoint.graph.facts import Facts
+from zeropoint.graph.initializers import constant_array
 from zeropoint.graph.operators import is_constant, is_default_domain, is_depthwise, moved_inputs, weighted
+from zeropoint.graph.own_biases import bias_input
 from zeropoint.notes import Note
 from zeropoint.plan import Reader
 from zeropoint.targets import Role, Target
@@ -32,11 +34,12 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class WeightUse:
-    """One node input that reads a weight, the activation that meets it there, and the bias that is added, if constant."""
+    """One node input that reads a weight, the activation that meets it there, and the bias that is added, if constant, and where."""
 
     reader: Reader
     data: str
     bias: str | None
+    bias_reader: Reader | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,7 @@ class _Draft:
 
     readers: per site, who asked for codes. integer: tensors that an integer kernel computes. codes: those that it must write
     as codes. downstream: tensors that depend on one of an integer kernel. depth: per tensor, the longest path from an input.
+    excludable, includable: nodes that would be quantized, and those that are held back, unless the user says otherwise.
     """
 
     readers: dict[ir.Value, list[Reader]] = field(default_factory=dict)
@@ -70,6 +74,8 @@ class _Draft:
     codes: set[ir.Value] = field(default_factory=set)
     downstream: set[ir.Value] = field(default_factory=set)
     depth: dict[ir.Value, int] = field(default_factory=dict)
+    excludable: list[ir.Node] = field(default_factory=list)
+    includable: list[ir.Node] = field(default_factory=list)
     weights: dict[str, list[tuple[int | None, WeightUse]]] = field(default_factory=dict)
     notes: list[Note] = field(default_factory=list)
 
@@ -81,7 +87,7 @@ class _Draft:
 
     def note(self, node: ir.Node, reason: str) -> None:
         """Say why `node` stays in float."""
-        self.notes.append(Note(str(node.name), f"{node.op_type} stays in float: {reason}"))
+        self.notes.append(Note(str(node.name), f"{node.op_type} stays in float: {reason}", kind="float"))
 
 
 def find_sites(model: ir.Model, facts: Facts, target: Target, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Placement:
@@ -91,7 +97,7 @@ def find_sites(model: ir.Model, facts: Facts, target: Target, *, include: Sequen
     quantized where included, and excluded nodes stay in float.
 
     Raises:
-        RecipeError: a pattern fits no node and no operator type.
+        RecipeError: a pattern fits no node and no operator type, or none whose treatment it could change.
     """
     _check_patterns(model, include=include, exclude=exclude)
     draft = _Draft()
@@ -104,13 +110,16 @@ def find_sites(model: ir.Model, facts: Facts, target: Target, *, include: Sequen
         if role in WEIGHTED_ROLES:
             _place_weighted(draft, node, facts, target, to_codes=role is Role.WEIGHTED_TO_CODES)
         elif role is Role.JOINS:
-            _place_joining(draft, node, target)
-        elif role is Role.READS and node.inputs[0] in draft.integer:
-            draft.demand(node, 0)
+            _place_joining(draft, node, facts, target)
+        elif role is Role.READS:
+            _place_reading(draft, node)
         elif role is Role.RESIDUAL:
             _place_residual(draft, node, facts, target)
         elif role is Role.MOVES:
             _place_moving(draft, node, target)
+        elif role is Role.FUSES and node.inputs[0] in draft.integer and not _fuses(node, target):
+            draft.note(node, f"it fuses on {target.name} only where its lower bound is the constant 0")
+    _check_effects(draft, target, include=include, exclude=exclude)
     _spread_codes(draft, model.graph)
     groups = _groups(draft, target)
     activations = tuple(Site(str(v.name), tuple(readers), str(groups[v].name)) for v, readers in draft.readers.items() if readers)
@@ -123,19 +132,26 @@ def _role(draft: _Draft, node: ir.Node, target: Target, *, include: Sequence[str
         if node.op_type in RECURRENT:
             draft.note(node, f"{target.name} has no integer kernel for it")
         return None
-    if role not in (Role.MOVES, Role.FUSES) and _matches(node, exclude):
+    if role in (Role.MOVES, Role.FUSES):
+        return role
+    draft.excludable.append(node)
+    held_back = _why_held_back(draft, node, role, target)
+    if held_back:
+        draft.includable.append(node)
+    if _matches(node, exclude):
         draft.note(node, "excluded by name or operator type")
         return None
+    if held_back and not _matches(node, include):
+        draft.note(node, f"{held_back} on {target.name}; include it by name or operator type to quantize it")
+        return None
+    return Role.WEIGHTED if role is Role.HELD_BACK else role
+
+
+def _why_held_back(draft: _Draft, node: ir.Node, role: Role, target: Target) -> str:
     if role is Role.HELD_BACK:
-        if _matches(node, include):
-            return Role.WEIGHTED
-        draft.note(node, f"it seldom pays on {target.name}; include it by name or operator type to quantize it")
-        return None
+        return "it seldom pays"
     is_stem = not any(value in draft.downstream for value in node.outputs)
-    if is_stem and is_depthwise(node) and not target.depthwise_stem and not _matches(node, include):
-        draft.note(node, f"a depthwise stem seldom pays on {target.name}; include it by name or operator type to quantize it")
-        return None
-    return role
+    return "a depthwise stem seldom pays" if is_stem and is_depthwise(node) and not target.depthwise_stem else ""
 
 
 def _matches(node: ir.Node, patterns: Sequence[str]) -> bool:
@@ -156,11 +172,27 @@ def _check_patterns(model: ir.Model, *, include: Sequence[str], exclude: Sequenc
             )
 
 
+def _check_effects(draft: _Draft, target: Target, *, include: Sequence[str], exclude: Sequence[str]) -> None:
+    """Refuse patterns that fit operators, but none whose treatment they could change."""
+    for option, patterns, nodes, what in (
+        ("include", include, draft.includable, "holds back"),
+        ("exclude", exclude, draft.excludable, "computes in integers"),
+    ):
+        for pattern in patterns:
+            if not any(_matches(node, [pattern]) for node in nodes):
+                found = ", ".join(sorted({f"{node.op_type} {node.name!r}" for node in nodes})[:3]) or "none"
+                raise RecipeError(
+                    f"{option}: found {pattern!r}, which fits no operator that {target.name} {what}; "
+                    f"expected one of those ({found}); it would change nothing, so leave it out"
+                )
+
+
 def _place_weighted(draft: _Draft, node: ir.Node, facts: Facts, target: Target, *, to_codes: bool) -> None:
     reason = why_not(node, facts, target)
     result = _end_of_fusion(node.outputs[0], target)
-    if not reason and to_codes:
-        reason = _why_not_to_codes(result, target)
+    if not reason:
+        to_codes = to_codes or (target.codes_everywhere and becomes_float_gemm(node, facts))
+        reason = _why_not_to_codes(result, target) if to_codes else ""
     if reason:
         draft.note(node, reason)
         return
@@ -170,10 +202,12 @@ def _place_weighted(draft: _Draft, node: ir.Node, facts: Facts, target: Target, 
         draft.demand(node, 1)
     else:
         draft.demand(node, form.data)
-        bias = node.inputs[form.bias] if form.bias is not None and len(node.inputs) > form.bias else None
         weight, data = node.inputs[form.weight], node.inputs[form.data]
         rank = len(weight.shape)  # type: ignore[arg-type, union-attr]
-        use = WeightUse(Reader(str(node.name), form.weight), str(data.name), str(bias.name) if is_constant(bias) else None)  # type: ignore[union-attr]
+        biased = bias_input(node, form)
+        bias = None if biased is None else str(biased[0].inputs[biased[1]].name)  # type: ignore[union-attr]
+        bias_reader = None if biased is None else Reader(str(biased[0].name), biased[1])
+        use = WeightUse(Reader(str(node.name), form.weight), str(data.name), bias, bias_reader)  # type: ignore[union-attr]
         # ONNX Runtime multiplies batched matrices with one scale only, and the result has to run there before it is handed over.
         axis = None if rank == 1 or (node.op_type == "MatMul" and rank > 2) else form.channel_axis % rank
         draft.weights.setdefault(str(weight.name), []).append((axis, use))  # type: ignore[union-attr]
@@ -200,18 +234,41 @@ def _end_of_fusion(value: ir.Value, target: Target) -> ir.Value:
     """The tensor behind the activations that fuse into the operator computing `value`."""
     while not value.is_graph_output() and len(value.uses()) == 1:
         [(node, index)] = value.uses()
-        fuses = is_default_domain(node) and target.operators.get(node.op_type) is Role.FUSES
-        if index != 0 or not fuses or node.graph is not value.graph:
+        if index != 0 or not _fuses(node, target) or node.graph is not value.graph:
             break
         value = node.outputs[0]
     return value
 
 
-def _place_joining(draft: _Draft, node: ir.Node, target: Target) -> None:
+def _fuses(node: ir.Node, target: Target) -> bool:
+    if not is_default_domain(node) or target.operators.get(node.op_type) is not Role.FUSES:
+        return False
+    if node.op_type != "Clip" or target.clips_anywhere:
+        return True
+    lo, hi = [*node.inputs[1:], None, None][:2]
+    if lo is None or hi is None:
+        return lo is hi or _is_zero(lo)
+    return _is_zero(lo) and is_constant(hi)
+
+
+def _is_zero(value: ir.Value | None) -> bool:
+    return is_constant(value) and not constant_array(value).any()
+
+
+def _place_reading(draft: _Draft, node: ir.Node) -> None:
+    if node.inputs[0] in draft.integer:
+        draft.demand(node, 0)
+    else:
+        draft.note(node, "its input comes from no integer kernel")
+
+
+def _place_joining(draft: _Draft, node: ir.Node, facts: Facts, target: Target) -> None:
     result = _end_of_fusion(node.outputs[0], target)
     if not all(value in draft.integer for value in node.inputs):
         if any(value in draft.integer for value in node.inputs):
             draft.note(node, "not all of its inputs come from integer kernels")
+        elif _is_float(node, facts):
+            draft.note(node, "none of its inputs comes from an integer kernel")
     elif result.is_graph_output():
         draft.note(node, "it computes a network output, and outputs are never quantized")
     else:
@@ -221,14 +278,24 @@ def _place_joining(draft: _Draft, node: ir.Node, target: Target) -> None:
 
 
 def _place_residual(draft: _Draft, node: ir.Node, facts: Facts, target: Target) -> None:
-    main = [value for value in node.inputs if value in draft.integer and _is_fusable_convolution(value)]
-    if not main or any(is_constant(value) for value in node.inputs):
+    if any(is_constant(value) for value in node.inputs) or not _is_float(node, facts):  # a bias, or numbers that are no activations
         return
-    if len({facts[str(value.name)].shape for value in node.inputs if value is not None}) > 1:  # no convolution takes a broadcast in
+    main = [value for value in node.inputs if value in draft.integer and _is_fusable_convolution(value)]
+    if not main:
+        draft.note(node, "none of its inputs comes from an integer convolution that nothing else reads")
+        return
+    if len({facts[str(value.name)].shape for value in node.inputs if value is not None}) > 1:
+        draft.note(node, "no convolution adds a tensor of another shape than its own")
         return
     deepest = max(main, key=lambda value: draft.depth.get(value, 0))
     draft.demand(node, 1 - node.inputs.index(deepest))
     _write_integers(draft, _end_of_fusion(node.outputs[0], target), to_codes=False)
+
+
+def _is_float(node: ir.Node, facts: Facts) -> bool:
+    """Return whether the node computes float32, and not what shapes and indices are made of."""
+    fact = facts.get(str(node.outputs[0].name))
+    return fact is not None and fact.dtype == FLOAT32
 
 
 def _is_fusable_convolution(value: ir.Value | None) -> bool:

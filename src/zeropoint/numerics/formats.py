@@ -12,12 +12,16 @@ from zeropoint.errors import RecipeError
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """An integer code: its name in ONNX's lower case, its width in bits, its sign and the numpy dtype of its codes."""
+    """An integer code: its name in ONNX's lower case, its width in bits, its sign and the numpy dtype of its codes.
+
+    opset: the first in which DequantizeLinear reads it.
+    """
 
     name: str
     bits: int
     signed: bool
     dtype: np.dtype[np.generic]
+    opset: int
 
     @property
     def qmin(self) -> int:
@@ -33,14 +37,14 @@ class Format:
 FORMATS: dict[str, Format] = {
     f.name: f
     for f in (
-        Format("int8", 8, True, np.dtype(np.int8)),
-        Format("uint8", 8, False, np.dtype(np.uint8)),
-        Format("int16", 16, True, np.dtype(np.int16)),
-        Format("uint16", 16, False, np.dtype(np.uint16)),
-        Format("int4", 4, True, np.dtype(ml_dtypes.int4)),
-        Format("uint4", 4, False, np.dtype(ml_dtypes.uint4)),
+        Format("int8", 8, True, np.dtype(np.int8), 10),
+        Format("uint8", 8, False, np.dtype(np.uint8), 10),
+        Format("int16", 16, True, np.dtype(np.int16), 21),
+        Format("uint16", 16, False, np.dtype(np.uint16), 21),
+        Format("int4", 4, True, np.dtype(ml_dtypes.int4), 21),
+        Format("uint4", 4, False, np.dtype(ml_dtypes.uint4), 21),
         # Only biases: codes of the accumulator, never of an activation or a weight.
-        Format("int32", 32, True, np.dtype(np.int32)),
+        Format("int32", 32, True, np.dtype(np.int32), 10),
     )
 }
 

@@ -9,8 +9,7 @@ own activations; padding counts as if it had them too.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +17,8 @@ import numpy.typing as npt
 from zeropoint.graph.facts import Facts
 from zeropoint.graph.initializers import constant_array
 from zeropoint.graph.model import Model, Node, Value
-from zeropoint.graph.operators import float_attribute, int_attribute, is_constant, is_default_domain, strides
+from zeropoint.graph.operators import int_attribute, is_constant, strides
+from zeropoint.graph.own_biases import added_constant, has_own_bias
 from zeropoint.graph.sites import Placement
 from zeropoint.notes import Note
 from zeropoint.numerics.affine import dequantize_array, quantize_array
@@ -28,72 +28,70 @@ from zeropoint.statistics.channel_sums import ChannelSums
 Array64 = npt.NDArray[np.float64]
 
 
-def channel_axes(model: Model, placement: Placement, facts: Facts) -> dict[str, int]:
-    """Return the tensors whose channel means `correct_biases` needs, each with the axis of its channels.
-
-    A tensor that is read along one axis here and another one there is left out, as no single list of means serves both.
-    """
-    axes: dict[str, set[int]] = defaultdict(set)
-    for node in _weighted_nodes(model, {use.reader.node for site in placement.weights for use in site.uses}):
-        data = str(node.inputs[0].name)  # type: ignore[union-attr]
-        axis = len(facts[data].shape) - 1 if node.op_type == "MatMul" else 1
-        if 0 < axis < len(facts[data].shape):
-            axes[data].add(axis)
-    return {data: found.pop() for data, found in axes.items() if len(found) == 1}
+def channel_axes(model: Model, placement: Placement, facts: Facts) -> tuple[tuple[str, int], ...]:
+    """Return the tensors whose channel means `correct_biases` needs, each with the axis of its channels."""
+    names = {use.reader.node for site in placement.weights for use in site.uses}
+    nodes = [node for node in model.graph if str(node.name) in names and not _why_not(node)]
+    axes = dict.fromkeys(_channels_of(node) for node in nodes)
+    return tuple((data, axis) for data, axis in axes if len(facts[data].shape) > 1)  # those of a vector lie where rows do elsewhere
 
 
-def correct_biases(model: Model, plan: Plan, channels: Mapping[str, ChannelSums]) -> tuple[tuple[Correction, ...], tuple[Note, ...]]:
+def correct_biases(
+    model: Model, plan: Plan, channels: Mapping[tuple[str, int], ChannelSums]
+) -> tuple[tuple[Correction, ...], tuple[Note, ...]]:
     """Return what to add to the biases of the prepared float `model` under `plan`, and a note for each that cannot be corrected."""
     weights = {reader.node: entry for entry in plan.entries if entry.role == "weight" for reader in entry.readers}
     corrections, notes = [], []
-    for node in _weighted_nodes(model, weights.keys()):
-        data, bias = str(node.inputs[0].name), _bias(node)  # type: ignore[union-attr]
-        if data not in channels or channels[data].rows == 0:
+    for node in [node for node in model.graph if str(node.name) in weights]:
+        bias, sums = _bias(node), channels.get(_channels_of(node))
+        reason = _why_not(node) or ("" if sums is not None and sums.rows else "an input whose means are not known")
+        if reason or sums is None:
+            notes.append(_uncorrected(node, reason))
             continue
         if bias is None:
-            notes.append(_without_bias(node, "no constant bias of its own"))
+            notes.append(_uncorrected(node, "no constant bias of its own"))
             continue
         weight, qparams = constant_array(node.inputs[1]), weights[str(node.name)].qparams()
         error = weight.astype(np.float64) - dequantize_array(quantize_array(weight, qparams), qparams)
-        shift = mean_response(node, error, channels[data].means)
+        shift = mean_response(node, error, sums.means)
         if (constant_array(bias).shape[-1:], constant_array(bias).size) != (shift.shape, shift.size):
-            notes.append(_without_bias(node, "not one bias for each output channel"))
+            notes.append(_uncorrected(node, "not one bias for each output channel"))
             continue
         added = tuple(float(str(value)) for value in shift.astype(np.float32))
         corrections.append(Correction(tensor=str(bias.name), added=added, reason=f"mean output of {node.name!r}"))
     return tuple(corrections), tuple(notes)
 
 
-def _without_bias(node: Node, what: str) -> Note:
+def _uncorrected(node: Node, what: str) -> Note:
     return Note(str(node.name), f"{node.op_type} has {what}, so that its mean error stays")
 
 
-def _weighted_nodes(model: Model, names: object) -> Iterator[Node]:
-    """The nodes called one of `names` that multiply data, their first input, by a constant matrix or kernels, their second.
+def _channels_of(node: Node) -> tuple[str, int]:
+    """The data of a weighted node, and the axis of its channels."""
+    return str(node.inputs[0].name), -1 if node.op_type == "MatMul" else 1  # type: ignore[union-attr]
 
-    Left out are those whose data has no axis of channels behind that of the rows, or whose weights differ along a batch.
-    """
-    for node in model.graph:
-        if str(node.name) in names and is_constant(node.inputs[1]):  # type: ignore[operator]
-            batched = node.op_type == "MatMul" and constant_array(node.inputs[1]).ndim != 2
-            if not batched and not int_attribute(node, "transA", 0):
-                yield node
+
+def _why_not(node: Node) -> str:
+    """Return what a weighted node has for which the mean of its output does not follow from those of its channels, or ""."""
+    if not is_constant(node.inputs[1]):
+        return "its weight on the left"
+    if node.op_type == "MatMul" and constant_array(node.inputs[1]).ndim != 2:
+        return "weights that are no matrix"
+    return "its data transposed" if int_attribute(node, "transA", 0) else ""
 
 
 def _bias(node: Node) -> Value | None:
     """The constant that is added to the output of `node` and to nothing else: its own bias, or that of the Add behind a MatMul."""
-    value = node.inputs[2] if len(node.inputs) > 2 and float_attribute(node, "beta", 1.0) else None
-    if node.op_type == "MatMul" and not node.outputs[0].is_graph_output():
-        readers = [reader for reader, _ in node.outputs[0].uses() if reader.graph is node.graph]
-        if len(node.outputs[0].uses()) == len(readers) == 1 and readers[0].op_type == "Add" and is_default_domain(readers[0]):
-            value = next((found for found in readers[0].inputs if is_constant(found)), None)
-    return value if value is not None and is_constant(value) and len(value.uses()) == 1 and not value.is_graph_output() else None
+    if node.op_type != "MatMul":
+        return node.inputs[2] if has_own_bias(node) else None
+    added = added_constant(node)
+    return None if added is None else added[0].inputs[added[1]]
 
 
 def mean_response(node: Node, weight: Array64, means: Array64) -> Array64:
     """Return what `node` with `weight` for its weights and no bias makes of constant channels: float64 (output channels,).
 
-    means: float64 (input channels,). A Gemm's response is divided by its beta, which multiplies the bias.
+    means: float64 (input channels,). A Gemm's alpha and beta are taken as 1.
     """
     taps = weight.sum(axis=tuple(range(2, weight.ndim)))
     groups = int_attribute(node, "group", 1)
@@ -105,7 +103,6 @@ def mean_response(node: Node, weight: Array64, means: Array64) -> Array64:
             response = np.einsum("gio,gi->go", taps.reshape(groups, -1, taps.shape[1]), per_group).reshape(-1)
             return np.asarray(response / math.prod(strides(node)))
         case "Gemm":
-            response = means @ (weight.T if int_attribute(node, "transB", 0) else weight)
-            return np.asarray(response * float_attribute(node, "alpha", 1.0) / float_attribute(node, "beta", 1.0))
+            return np.asarray(means @ (weight.T if int_attribute(node, "transB", 0) else weight))
         case _:
             return np.asarray(means @ weight)

@@ -52,7 +52,7 @@ def check_no_integer_operators(network: Network, target: Target) -> Iterator[Fau
 def check_convolution_output(network: Network, target: Target) -> Iterator[Fault]:
     """Find convolutions that read codes but whose output is also read as float, so that they run in float."""
     for operator in network.operators:
-        if not _is_integer_convolution(network, operator):
+        if not _multiplies_codes(network, operator, ("Conv",)):
             continue
         reader = _float_reader(network, operator.outputs[0], target)
         if reader:
@@ -61,18 +61,18 @@ def check_convolution_output(network: Network, target: Target) -> Iterator[Fault
 
 
 def check_convolution_bias(network: Network, target: Target) -> Iterator[Fault]:
-    """Find convolutions between codes whose bias is not int32 at the scale of their products."""
+    """Find convolutions and Gemms between codes whose bias is not int32 at the scale of their products."""
     for operator in network.operators:
-        if not _is_integer_convolution(network, operator) or operator.input(2) is None:
+        if not _multiplies_codes(network, operator, ("Conv", "Gemm")) or operator.input(2) is None:
             continue
         problem = _bias_problem(network, operator)
         if problem:
             remedy = "store it as int32 codes at scale of the data x scale of the weight"
-            yield Fault(operator.name, f"the bias of this Conv {problem}", remedy)
+            yield Fault(operator.name, f"the bias of this {operator.op_type} {problem}", remedy)
 
 
-def _is_integer_convolution(network: Network, operator: Operator) -> bool:
-    if operator.op_type != "Conv" or not operator.is_standard or not operator.outputs:
+def _multiplies_codes(network: Network, operator: Operator, op_types: tuple[str, ...]) -> bool:
+    if operator.op_type not in op_types or not operator.is_standard or not operator.outputs:
         return False
     return reads_activation(network, operator, 0) is not None and reads_codes(network, operator, 1) is not None
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from zeropoint.rules.finding import Fault
 from zeropoint.rules.network import Network, Tensor
-from zeropoint.rules.pairs import Coding, codings
+from zeropoint.rules.pairs import Coding, codings, is_weighted
 from zeropoint.targets import Target
 
 TENSORRT_ACTIVATIONS = frozenset({"int8", "float8e4m3fn", "float4e2m1"})
@@ -102,9 +102,14 @@ def check_weight_format(network: Network, target: Target) -> Iterator[Fault]:
     """Find weights in codes that the target has no fast kernels for; 4 bits are weight-only kernels' business, int32 is for biases."""
     allowed = {target.weight.format.name, "int32", *FOUR_BITS}
     for coding in codings(network):
-        if coding.of_weight and coding.format and coding.format not in allowed:
+        if coding.of_weight and coding.format and coding.format not in allowed and _meets_data(network, coding):
             message = f"the weight {_what(coding)} has {coding.format} codes, expected {target.weight.format.name}"
             yield _fault(coding, message, f"quantize for {target.runs_on}")
+
+
+def _meets_data(network: Network, coding: Coding) -> bool:
+    """Whether a weighted operator reads the coded constant: others, such as what a Pad fills in, meet no kernel's weights."""
+    return any(is_weighted(reader) for tensor in coding.operator.outputs for reader, _ in network.uses(tensor))
 
 
 def _fault(coding: Coding, message: str, remedy: str) -> Fault:

@@ -87,6 +87,21 @@ def quantile(histogram: Histogram, fraction: float) -> float:
     return min(max(lo + inside * (hi - lo), lo), hi)
 
 
+def clipped_share(histogram: Histogram, lo: float, hi: float) -> float:
+    """Return which share of the values lies outside [lo, hi], interpolated inside buckets.
+
+    Example:
+        >>> clipped_share(Histogram(np.array([0.0, 2.0]), np.array([1.0, 4.0]), np.array([6, 4])), 0.0, 3.0)
+        0.2
+    """
+    width = np.where(histogram.hi > histogram.lo, histogram.hi - histogram.lo, 1.0)
+    below = np.clip((lo - histogram.lo) / width, 0.0, 1.0)
+    above = np.clip((histogram.hi - hi) / width, 0.0, 1.0)
+    single = histogram.hi == histogram.lo
+    outside = np.where(single, (histogram.lo < lo) | (histogram.hi > hi), below + above)
+    return float(np.sum(outside * histogram.counts)) / histogram.total
+
+
 def expected_mse(histogram: Histogram, lo: npt.ArrayLike, hi: npt.ArrayLike, *, spec: Spec, clipping: float = 1.0) -> Array64:
     """Return the mean squared error of quantizing to each of the ranges [lo[t], hi[t]], rounding and clipping together: float64 (T,).
 

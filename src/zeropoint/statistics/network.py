@@ -9,15 +9,16 @@ from typing import TypeVar
 from zeropoint.statistics.channel_sums import ChannelSums, merge_channels
 from zeropoint.statistics.tensor import TensorStatistic, merge
 
+_K = TypeVar("_K")
 _S = TypeVar("_S")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Statistics:
-    """tensors: the distribution of all elements; channels: the means of the channels, where these were asked for."""
+    """tensors: the distribution of all elements; channels: by tensor and axis, the means of the channels along it, where asked for."""
 
     tensors: Mapping[str, TensorStatistic]
-    channels: Mapping[str, ChannelSums]
+    channels: Mapping[tuple[str, int], ChannelSums]
 
 
 NOTHING_SEEN = Statistics({}, {})
@@ -32,6 +33,6 @@ def merge_statistics(a: Statistics, b: Statistics) -> Statistics:
     return Statistics(_merged(a.tensors, b.tensors, merge), _merged(a.channels, b.channels, merge_channels))
 
 
-def _merged(a: Mapping[str, _S], b: Mapping[str, _S], join: Callable[[_S, _S], _S]) -> dict[str, _S]:
+def _merged(a: Mapping[_K, _S], b: Mapping[_K, _S], join: Callable[[_S, _S], _S]) -> dict[_K, _S]:
     both = {name: join(a[name], b[name]) for name in a.keys() & b.keys()}
     return {name: both.get(name, statistic) for name, statistic in {**a, **b}.items()}

@@ -53,6 +53,8 @@ ONNXRUNTIME = Target(
         **dict.fromkeys(MOVES, Role.MOVES),
     },
     codes_everywhere=True,
+    left_weights=False,
+    clips_anywhere=False,
     lint=(
         "opset",
         "scale-values",

@@ -33,6 +33,9 @@ class Target:
         otherwise only the inputs that compute in integers do.
     min_channels: weighted operators with fewer input or output channels stay in float.
     depthwise_stem: whether a depthwise convolution before the first integer kernel is quantized.
+    left_weights: whether MatMul has an integer kernel where its constant stands on the left.
+    clips_anywhere: whether a Clip fuses whatever its bounds are; otherwise only where the lower one is 0, where rounding the zero point
+        cannot move the range of the codes past it.
     machines: the values of platform.machine() on which a latency measured there speaks for the target; () for any.
     lint: names of the rules in zeropoint.rules that a file for this target must keep.
     next_command: runs {model} on the target; {stem} is its path without suffix; both come quoted for a shell.
@@ -50,6 +53,8 @@ class Target:
     codes_everywhere: bool
     min_channels: int = 1
     depthwise_stem: bool = True
+    left_weights: bool = True
+    clips_anywhere: bool = True
     lint: tuple[str, ...]
     runtime: str
     machines: tuple[str, ...] = ()

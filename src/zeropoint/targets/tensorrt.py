@@ -76,5 +76,5 @@ TENSORRT = Target(
         "enough-channels",
     ),
     runtime="tensorrt",
-    next_command="trtexec --onnx={model} --saveEngine={stem}.engine",
+    next_command="trtexec --onnx={model} --stronglyTyped --saveEngine={stem}.engine",
 )

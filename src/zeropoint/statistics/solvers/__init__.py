@@ -9,7 +9,7 @@ from typing import Any
 from zeropoint.errors import RecipeError
 from zeropoint.numerics.affine import Range
 from zeropoint.numerics.spec import Spec
-from zeropoint.statistics.histogram import expected_mse, histogram, mean_square
+from zeropoint.statistics.histogram import clipped_share, expected_mse, histogram, mean_square
 from zeropoint.statistics.solvers.auto import Auto, Candidate
 from zeropoint.statistics.solvers.entropy import Entropy
 from zeropoint.statistics.solvers.minmax import MinMax
@@ -67,10 +67,14 @@ def solve(statistic: TensorStatistic, spec: Spec, solver: str) -> Solution:
         ranked = (Candidate(solver, found, float(expected_mse(values, found.lo, found.hi, spec=spec)[0])),)
     power = mean_square(values)
     sqnrs = [_decibels(power, candidate.mse) for candidate in ranked]
-    reason = f"{ranked[0].solver} {sqnrs[0]:.1f} dB"
+    reason = f"{ranked[0].solver} {sqnrs[0]:.1f} dB" + _clipping(clipped_share(values, ranked[0].range.lo, ranked[0].range.hi))
     if len(ranked) > 1:
         reason += "; " + ", ".join(f"{other.solver} {sqnr:.1f}" for other, sqnr in zip(ranked[1:], sqnrs[1:], strict=True))
     return Solution(ranked[0].range, ranked[0].solver, reason, sqnrs[0])
+
+
+def _clipping(share: float) -> str:
+    return f", clips {100.0 * share:.2g} %" if share > 0.0 else ""
 
 
 def _decibels(power: float, mse: float) -> float:
