@@ -46,6 +46,6 @@ RULES: dict[str, Rule] = {
         Rule("float-norms", "Normalizations and Softmax have no integer kernels.", placement.check_float_norms),
         Rule("enough-channels", "With few channels there is no integer kernel, or none that pays.", placement.check_enough_channels),
         Rule("convolution-output", "The integer convolution can write nothing but codes.", kernels.check_convolution_output),
-        Rule("convolution-bias", "The integer convolution adds its bias to int32 sums.", kernels.check_convolution_bias),
+        Rule("convolution-bias", "The integer Conv or Gemm adds its bias to int32 sums.", kernels.check_convolution_bias),
     )
 }

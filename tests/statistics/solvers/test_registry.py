@@ -109,7 +109,10 @@ def test_solution_says_what_was_expected_of_the_range(name: str) -> None:
     assert found.range == get_solver(name).solve(observe(GAUSSIAN), INT8)
     assert found.solver == name
     assert found.sqnr == pytest.approx(10.0 * math.log10(np.mean(np.square(wide)) / noise), abs=0.1)
-    assert found.reason == f"{name} {found.sqnr:.1f} dB"
+    clipped = 100.0 * np.mean(np.abs(wide) > found.range.hi)
+    told = re.fullmatch(rf"{name} {found.sqnr:.1f} dB(?:, clips ([\d.e-]+) %)?", found.reason)
+    assert told is not None
+    assert float(told[1] or 0.0) == pytest.approx(clipped, abs=0.02)
 
 
 @pytest.mark.parametrize(
