@@ -204,7 +204,7 @@ def _place_weighted(draft: _Draft, node: ir.Node, facts: Facts, target: Target, 
         draft.demand(node, form.data)
         weight, data = node.inputs[form.weight], node.inputs[form.data]
         rank = len(weight.shape)  # type: ignore[arg-type, union-attr]
-        biased = bias_input(node, form)
+        biased = bias_input(node, form) if _adds_in_integers(node, data, facts) else None
         bias = None if biased is None else str(biased[0].inputs[biased[1]].name)  # type: ignore[union-attr]
         bias_reader = None if biased is None else Reader(str(biased[0].name), biased[1])
         use = WeightUse(Reader(str(node.name), form.weight), str(data.name), bias, bias_reader)  # type: ignore[union-attr]
@@ -212,6 +212,16 @@ def _place_weighted(draft: _Draft, node: ir.Node, facts: Facts, target: Target, 
         axis = None if rank == 1 or (node.op_type == "MatMul" and rank > 2) else form.channel_axis % rank
         draft.weights.setdefault(str(weight.name), []).append((axis, use))  # type: ignore[union-attr]
     _write_integers(draft, result, to_codes=to_codes)
+
+
+def _adds_in_integers(node: ir.Node, data: ir.Value | None, facts: Facts) -> bool:
+    """Whether ONNX Runtime joins the operator and its bias in one kernel; of a MatMul and its Add only for matrices or fixed shapes.
+
+    Elsewhere its float fusions take the Add, with the next operators, and codes in its constant would undo them.
+    """
+    shapes = [value.shape for value in node.graph.inputs] if isinstance(node.graph, ir.Graph) else []
+    is_fixed = all(shape is not None and all(isinstance(size, int) for size in shape) for shape in shapes)
+    return node.op_type != "MatMul" or is_fixed or (data is not None and len(facts[str(data.name)].shape) == 2)
 
 
 def _why_not_to_codes(value: ir.Value, target: Target) -> str:
