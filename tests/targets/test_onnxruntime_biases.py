@@ -16,9 +16,11 @@ def linear(shape: list[Any]) -> onnx.ModelProto:
     rng = np.random.default_rng(0)
     constants = {"w": rng.standard_normal((32, 16)), "b": rng.standard_normal(16)}
     nodes = [helper.make_node("MatMul", ["x", "w"], ["m"], "matmul"), helper.make_node("Add", ["m", "b"], ["y"], "add")]
-    ends = [[helper.make_tensor_value_info(name, TensorProto.FLOAT, dims)] for name, dims in (("x", shape), ("y", None))]
+    inputs, outputs = ([helper.make_tensor_value_info(name, TensorProto.FLOAT, dims)] for name, dims in (("x", shape), ("y", None)))
     weights = [numpy_helper.from_array(array.astype(np.float32), name) for name, array in constants.items()]
-    return helper.make_model(helper.make_graph(nodes, "g", *ends, weights), opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    return helper.make_model(
+        helper.make_graph(nodes, "g", inputs, outputs, weights), opset_imports=[helper.make_opsetid("", 17)], ir_version=9
+    )
 
 
 @pytest.mark.parametrize(
