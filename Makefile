@@ -8,15 +8,15 @@ BENCH_STAMP := $(VENV)/.installed-bench
 BENCHMARKS := benchmarks/statistics_designs.py benchmarks/fidelity.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test docs-check format lint types layers check bench wheel clean
+.PHONY: help setup demo test docs-check format lint types layers check bench bench-peers bench-calibration wheel clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## make the virtual environment
 
 # The stamp is written last, so that an interrupted installation is done again.
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml hatch_build.py $(wildcard src/zeropoint/native/*.c)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,openvino]"
 	@touch $@
@@ -47,13 +47,19 @@ layers: $(STAMP)
 check: lint types layers ## everything that must hold before a commit
 	$(BIN)/python -m pytest -n 2 --durations=10
 
-# Two of the reference networks are exported from PyTorch; zeropoint itself does not need it.
+# Some of the networks are exported from PyTorch; zeropoint itself does not need it.
 $(BENCH_STAMP): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 tokenizers==0.23.3
 	@touch $@
 
 bench: $(BENCH_STAMP) ## run the benchmarks; downloads the reference networks first
 	@for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+bench-peers: $(STAMP) ## make the environments of the tools that zeropoint is measured against
+	$(BIN)/python benchmarks/peers/environments.py
+
+bench-calibration: $(BENCH_STAMP) bench-peers ## measure the time and memory of zeropoint and of its peers
+	$(BIN)/python benchmarks/calibration.py
 
 wheel: $(STAMP) ## build the wheel into dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

@@ -53,6 +53,12 @@ def test_every_possible_value_is_taken(field: str, value: Any) -> None:
     assert getattr(Recipe(**{field: value}), field) == value
 
 
+@pytest.mark.parametrize("solver", ["mean", "", "percentile:101", "minmax:3"])
+def test_a_solver_that_is_not_there_is_refused_before_anything_runs(solver: str) -> None:
+    with pytest.raises(RecipeError, match=r"^(solver|percentile|minmax)"):
+        Recipe(solver=solver)
+
+
 def test_an_unknown_option_is_an_error() -> None:
     options: dict[str, Any] = {"sampels": 8}
     with pytest.raises(TypeError, match="sampels"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -17,6 +18,7 @@ import numpy as np
 from zeropoint.errors import PlanError, RecipeError
 from zeropoint.notes import Note
 from zeropoint.numerics.affine import QParams, qparams_from_range
+from zeropoint.numerics.decimals import shortest_decimals
 from zeropoint.numerics.formats import FORMATS
 from zeropoint.numerics.spec import PerChannel, PerTensor, Spec
 
@@ -133,29 +135,30 @@ class Plan:
 
 def numbers(qparams: QParams) -> tuple[tuple[float, ...], tuple[int, ...]]:
     """Return scale and zero point as an entry holds them: shortest decimals that read back as the same float32; equal zero points once."""
-    scale = tuple(float(str(value)) for value in qparams.scale.reshape(-1))
+    scale = shortest_decimals(qparams.scale)
     zero_point = tuple(int(value) for value in qparams.zero_point.reshape(-1))
     return scale, zero_point if len(set(zero_point)) > 1 else zero_point[:1]
 
 
 def to_json(plan: Plan) -> str:
     """Return the plan as readable JSON: a line for each field, also where that is a list of a thousand scales; defaults left out."""
-    told = {"version": plan.version, "target": plan.target, "provenance": asdict(plan.provenance)}
-    head = [f'"{name}": {json.dumps(value)}' for name, value in told.items()]
-    entries, corrections = (",\n".join(map(_field_by_field, items)) for items in (plan.entries, plan.corrections))
-    notes = ",\n".join("  " + json.dumps(_told(note)) for note in plan.notes)
+    encode = json.JSONEncoder(default=asdict).encode
+    told = {"version": plan.version, "target": plan.target, "provenance": plan.provenance}
+    head = [f'"{name}": {encode(value)}' for name, value in told.items()]
+    entries, corrections = (",\n".join(_field_by_field(item, encode) for item in items) for items in (plan.entries, plan.corrections))
+    notes = ",\n".join("  " + encode(_told(note)) for note in plan.notes)
     lists = [f'"{name}": [\n{text}\n]' for name, text in (("entries", entries), ("corrections", corrections), ("notes", notes))]
     return "{\n" + ",\n".join([*head, *lists]) + "\n}\n"
 
 
-def _field_by_field(item: Entry | Correction) -> str:
-    return "  {\n" + ",\n".join(f'    "{name}": {json.dumps(value)}' for name, value in _told(item).items()) + "\n  }"
+def _field_by_field(item: Entry | Correction, encode: Callable[[object], str]) -> str:
+    return "  {\n" + ",\n".join(f'    "{name}": {encode(value)}' for name, value in _told(item).items()) + "\n  }"
 
 
-def _told(item: Entry | Correction | Note) -> dict[str, Any]:
-    """The fields that are not at their defaults."""
-    defaults = {field.name: field.default for field in fields(item)}
-    return {name: value for name, value in asdict(item).items() if value != defaults[name]}
+def _told(item: Entry | Correction | Note) -> dict[str, object]:
+    """The fields that are not at their defaults, as they are: a copy of each number would cost more than writing it."""
+    told = ((field.name, getattr(item, field.name), field.default) for field in fields(item))
+    return {name: value for name, value, default in told if value != default}
 
 
 def from_json(text: str, *, source: str = "plan") -> Plan:

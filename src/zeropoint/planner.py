@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import reduce
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from zeropoint.graph.model import Model, Value
 from zeropoint.graph.sites import Placement, Site, WeightSite, WeightUse
 from zeropoint.notes import Note, counted
 from zeropoint.numerics.affine import SMALLEST_SCALE, qparams_from_range
+from zeropoint.numerics.decimals import shortest_decimals
 from zeropoint.numerics.formats import FORMATS
 from zeropoint.numerics.spec import PerChannel, PerTensor
 from zeropoint.plan import Entry, Plan, numbers
@@ -35,17 +37,18 @@ def make_plan(model: Model, placement: Placement, statistics: Mapping[str, Tenso
     activations = _activation_entries(sites, statistics, target, recipe)
     scales = {entry.tensor: entry.scale[0] for entry in activations}
     constants = model.graph.initializers
-    entries = list(activations)
-    for site in placement.weights:
-        uses = tuple(use for use in site.uses if use.data in scales)
-        if not uses:  # nothing was seen in what meets it, and codes on one side of a product are of no use
-            continue
-        biased = [use for use in uses if target.bias == "int32" and use.bias is not None]
+
+    def with_biases(site: WeightSite) -> list[Entry]:
+        biased = [use for use in site.uses if target.bias == "int32" and use.bias is not None]
         floor = _smallest_scale(biased, constants, scales)
-        entry = _weight_entry(replace(site, uses=uses), constant_array(constants[site.tensor]), floor, target, recipe)
-        entries.append(entry)
-        entries += [_bias_entry(use, entry, scales[use.data], constant_array(constants[str(use.bias)]).ndim - 1) for use in biased]
-    return Plan(target=target.name, entries=tuple(entries), notes=(*placement.notes, *notes))
+        entry = _weight_entry(site, constant_array(constants[site.tensor]), floor, target, recipe)
+        biases = [_bias_entry(use, entry, scales[use.data], constant_array(constants[str(use.bias)]).ndim - 1) for use in biased]
+        return [entry, *biases]
+
+    met = [replace(site, uses=tuple(use for use in site.uses if use.data in scales)) for site in placement.weights]
+    # Where nothing was seen in what meets a weight, codes on one side of the product would be of no use.
+    weights = [with_biases(site) for site in met if site.uses]
+    return Plan(target=target.name, entries=(*activations, *chain(*weights)), notes=(*placement.notes, *notes))
 
 
 def _seen_sites(
@@ -80,13 +83,13 @@ def _activation_entries(sites: list[Site], statistics: Mapping[str, TensorStatis
     groups: dict[str, list[Site]] = defaultdict(list)
     for site in sites:
         groups[site.group].append(site)
-    entries = []
-    for together in groups.values():
+
+    def solved(together: list[Site]) -> list[Entry]:
         statistic = reduce(merge, (statistics[site.tensor] for site in together))
         spec = target.nonnegative_activation if statistic.minimum >= 0 else target.activation
         solution = solve(statistic, spec, recipe.solver)
         scale, zero_point = numbers(qparams_from_range(solution.range.lo, solution.range.hi, spec=spec))
-        entries += [
+        return [
             Entry(
                 tensor=site.tensor,
                 role="activation",
@@ -103,7 +106,8 @@ def _activation_entries(sites: list[Site], statistics: Mapping[str, TensorStatis
             )
             for site in together
         ]
-    return entries
+
+    return list(chain(*map(solved, groups.values())))
 
 
 def _weight_entry(site: WeightSite, weight: npt.NDArray[np.float32], floor: Scale, target: Target, recipe: Recipe) -> Entry:
@@ -149,7 +153,7 @@ def _bias_entry(use: WeightUse, weight: Entry, data_scale: float, axis: int) -> 
         format=FORMATS["int32"].name,
         symmetric=True,
         axis=None if weight.axis is None else axis,
-        scale=tuple(float(str(value)) for value in scale.astype(np.float32)),
+        scale=shortest_decimals(scale.astype(np.float32)),
         zero_point=(0,),
         solver="exact",
         reason="scale of the input x scale of the weight",

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from zeropoint.errors import RecipeError
+from zeropoint.statistics.solvers import get_solver
 
 DECIDED_BY_PLAN = frozenset({"solver", "weight_solver", "include", "exclude", "bias"})
 
@@ -36,6 +37,7 @@ class Recipe:
         Raises:
             RecipeError: one of them is impossible.
         """
+        get_solver(self.solver)
         for name, value, least in (("samples", self.samples, 1), ("batch_size", self.batch_size, 1), ("seed", self.seed, 0)):
             given: object = value
             if not isinstance(given, int):

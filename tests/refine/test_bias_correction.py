@@ -10,17 +10,18 @@ import onnx
 import onnx_ir as ir
 import pytest
 from onnx import numpy_helper
-from tests.graph.networks import CHANNELS, Array, Feed, network, place, run
+from tests.graph.networks import CHANNELS, Array, Feed, network, observed, place, run
 
-from zeropoint.calibrate import calibrate
+from zeropoint.calibrate import Effort
 from zeropoint.data import open_data
-from zeropoint.decide import decide
+from zeropoint.decide import decide, observe_network
 from zeropoint.errors import PlanError
 from zeropoint.graph.initializers import constant_array
 from zeropoint.graph.load import input_infos, load
 from zeropoint.graph.materialize import materialize
 from zeropoint.graph.prepare import prepare
 from zeropoint.graph.store import serialize
+from zeropoint.graph.taps import Taps
 from zeropoint.numerics.affine import quantize_array
 from zeropoint.plan import Plan, from_json, to_json
 from zeropoint.planner import make_plan
@@ -51,8 +52,8 @@ def refine(
     goal = get_target(target)
     prepared, facts, placement = place(model, goal, exclude=exclude)
     given = samples(model) if feeds is None else feeds
-    axes = channel_axes(prepared, placement, facts)
-    seen = calibrate(prepared, [site.tensor for site in placement.activations], given, channel_axes=axes, total=len(given))
+    taps = Taps(tuple(site.tensor for site in placement.activations), channel_axes(prepared, placement, facts))
+    seen = observed(prepared, facts, taps, given)
     plan = make_plan(prepared, placement, seen.tensors, goal, RECIPE)
     corrections, notes = correct_biases(prepared, plan, seen.channels)
     return prepared, replace(plan, corrections=corrections, notes=notes)
@@ -443,7 +444,8 @@ def test_the_recipe_decides_whether_biases_are_corrected(bias: Any, corrected: l
     model = load(GEMM)
     prepare(model)
     data = open_data(np.concatenate([one["x"] for one in samples(GEMM)]), input_infos(model))
-    plan = decide(model, data, get_target("tensorrt"), Recipe(bias=bias))
+    goal, recipe = get_target("tensorrt"), Recipe(bias=bias)
+    plan = decide(model, observe_network(model, data, sha256=str, target=goal, recipe=recipe, effort=Effort()), goal, recipe)
     assert [correction.tensor for correction in plan.corrections] == corrected
     assert plan.provenance.bias == bias
     assert plan.notes == ()

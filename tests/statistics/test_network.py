@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zeropoint.errors import DataError
-from zeropoint.statistics.channel_sums import observe_channels
+from zeropoint.statistics.channel_sums import observe_rows
 from zeropoint.statistics.network import NOTHING_SEEN, Statistics, merge_statistics
 from zeropoint.statistics.tensor import EMPTY, observe
 
@@ -22,7 +22,7 @@ seen = st.dictionaries(st.sampled_from(NAMES), st.lists(st.floats(width=32), max
 def statistics(tensors: Seen, channels: Seen | None = None) -> Statistics:
     """Each list holds the elements of a tensor; for channel sums it is a column of one channel."""
     told = tensors if channels is None else channels
-    sums = {(name, 1): observe_channels(np.array(values, np.float32).reshape(-1, 1), 1) for name, values in told.items()}
+    sums = {(name, 1): observe_rows(np.array(values, np.float32).reshape(-1, 1)) for name, values in told.items()}
     return Statistics({name: observe(np.array(values, np.float32)) for name, values in tensors.items()}, sums)
 
 
@@ -96,6 +96,6 @@ def test_merge_leaves_its_inputs_as_they_were() -> None:
 
 
 def test_other_numbers_of_channels_are_refused() -> None:
-    a, b = (Statistics({}, {("x", 1): observe_channels(np.zeros((1, count)), 1)}) for count in (2, 3))
+    a, b = (Statistics({}, {("x", 1): observe_rows(np.zeros((1, count)))}) for count in (2, 3))
     with pytest.raises(DataError, match="found 2 and 3 channels"):
         merge_statistics(a, b)

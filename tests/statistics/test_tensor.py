@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zeropoint.errors import DataError
-from zeropoint.statistics.tensor import CHUNK, EMPTY, TensorStatistic, magnitude, merge, observe
+from zeropoint.statistics.counting import CHUNK
+from zeropoint.statistics.tensor import EMPTY, TensorStatistic, magnitude, merge, observe
 
 Array = np.ndarray[Any, Any]
 INF, NAN = math.inf, math.nan

@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zeropoint.errors import DataError, RecipeError
+from zeropoint.native import library
 from zeropoint.numerics.affine import dequantize_array, qparams_from_range, quantize_array
 from zeropoint.numerics.formats import FORMATS
 from zeropoint.numerics.spec import Granularity, PerBlock, PerChannel, PerTensor, Spec
-from zeropoint.statistics.weights import BLOCK, weight_range
+from zeropoint.statistics.weights import BLOCK, GAIN, least_error, least_error_compiled, least_error_in_numpy, weight_range
 
 Array = np.ndarray[Any, Any]
 Place = tuple[int, ...]
@@ -162,6 +163,71 @@ def test_mse_clips_what_costs_more_than_it_holds() -> None:
     lo, hi = weight_range(x, FORMS["int4"])
     assert 0.9 < hi < 1.5
     assert true_error(x.tolist(), float(lo), float(hi), FORMS["int4"]) < 0.5 * true_error(x.tolist(), -3.0, 3.0, FORMS["int4"])
+
+
+# --- which candidate has the least error -------------------------------------------------------------------------------------
+
+LENGTHS = (16, 32, 48, 384, 512, 528, 1008, 1024, 4608)
+
+
+def some_candidates(x: Array, form: Spec, count: int = 12) -> Array:
+    """Scales from 1.1 to a 20th of what covers each row, with the codes that are left of the zero point and right of it."""
+    peak = np.maximum(np.abs(x).max(axis=1), 1e-30)
+    scale = np.float32(peak[:, None] / form.qmax * np.geomspace(1.1, 0.05, count))
+    zero_point = np.zeros(count) if form.symmetric else np.linspace(form.qmin, form.qmax, count).round()
+    found = np.stack(np.broadcast_arrays(scale, form.qmin - zero_point, form.qmax - zero_point), axis=-1).astype(np.float32)
+    found.flags.writeable = False
+    return found
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+@every_form
+def test_least_error_against_a_loop_in_float64(form: Spec, length: int) -> None:
+    x = weights((5, length))
+    candidates = some_candidates(x, form)
+    found = least_error(x, candidates)
+    assert (found.dtype, found.shape) == (np.int64, (5,))
+    for row, tried, index in zip(x.astype(np.float64), candidates.astype(np.float64), found, strict=True):
+        errors = [math.fsum(np.square(np.clip(np.rint(row / scale), first, last) * scale - row)) for scale, first, last in tried]
+        assert errors[index] <= 1.0003 * min(errors), "GAIN, and sums in float32"
+
+
+@pytest.mark.skipif(library is None, reason="there was no C compiler when zeropoint was installed")
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("size", [1.0, 1e-38, 1e33], ids=str)
+@every_form
+def test_both_implementations_choose_the_same(monkeypatch: pytest.MonkeyPatch, form: Spec, size: float, length: int) -> None:
+    x = weights((40, length), seed=length) * np.float32(size)
+    candidates = some_candidates(x, form)
+    # At a gain of 1 the last bit decides, and of a candidate that is there twice the first one wins.
+    for gain in (1.0, GAIN):
+        monkeypatch.setattr("zeropoint.statistics.weights.GAIN", gain)
+        for tried in (candidates, np.flip(candidates, axis=1).copy(), np.repeat(candidates, 2, axis=1)):
+            assert least_error_in_numpy(x, tried).tolist() == least_error_compiled(x, tried).tolist()
+
+
+@pytest.mark.skipif(library is None, reason="there was no C compiler when zeropoint was installed")
+@pytest.mark.parametrize("length", LENGTHS)
+def test_both_implementations_add_to_the_same_bits(monkeypatch: pytest.MonkeyPatch, length: int) -> None:
+    """A candidate with less error by the last bit wins, and an equal one does not: that finds each sum's bits."""
+    monkeypatch.setattr("zeropoint.statistics.weights.GAIN", 1.0)
+    x = weights((1, length))
+    scale = np.float32(np.abs(x).max() / 127.0)
+    near = np.array([scale * (1 + i * 1e-7) for i in range(200)], np.float32)
+    candidates = np.stack(np.broadcast_arrays(near, np.float32(-128), np.float32(127)), axis=-1)[None]
+    for start in range(len(near) - 1):
+        pair = np.ascontiguousarray(candidates[:, start : start + 2])
+        for tried in (pair, np.ascontiguousarray(pair[:, ::-1])):
+            assert least_error_in_numpy(x, tried).tolist() == least_error_compiled(x, tried).tolist()
+
+
+@pytest.mark.parametrize("shape", [(7, n) for n in (1, 2, 7, 15, 16, 17, 384, 1000)], ids=str)
+@every_form
+def test_rows_of_any_length_have_the_range_of_the_numpy_search(monkeypatch: pytest.MonkeyPatch, shape: Place, form: Spec) -> None:
+    x, spec = weights(shape), form.with_granularity(PerChannel(0))
+    found = weight_range(x, spec)
+    monkeypatch.setattr("zeropoint.statistics.weights.least_error", least_error_in_numpy)
+    assert [bound.tolist() for bound in found] == [bound.tolist() for bound in weight_range(x, spec)]
 
 
 # --- what the answer depends on --------------------------------------------------------------------------------------------

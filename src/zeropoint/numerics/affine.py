@@ -20,6 +20,7 @@ _T = TypeVar("_T", bound=np.generic)
 FloatArray = npt.NDArray[np.float32]
 CodeArray = npt.NDArray[np.generic]
 
+MANTISSA_BITS = 23  # of float32
 SMALLEST_SCALE = np.finfo(np.float32).tiny  # the smallest normal float32: runtimes flush what lies below to zero
 
 
@@ -126,13 +127,14 @@ def quantize_array(x: npt.NDArray[np.floating], qparams: QParams) -> CodeArray:
     """
     with np.errstate(over="ignore"):  # what overflows float32 becomes an infinity, which saturates
         x32 = np.asarray(x, np.float32)
-        rounded = np.rint(x32 / expand(qparams.scale, x32.shape, qparams.granularity))
-    if np.isnan(x32).any():
+        rounded = np.asarray(x32 / expand(qparams.scale, x32.shape, qparams.granularity))
+        np.rint(rounded, out=rounded)
+    if rounded.size and np.isnan(rounded.max()):
         raise RecipeError("quantize_array: found NaN in the input, expected numbers; replace them first")
-    # float64 holds every int32 code exactly, which float32 does not.
-    codes = rounded.astype(np.float64) + expand(_wide(qparams.zero_point), x32.shape, qparams.granularity)
+    codes: FloatArray | npt.NDArray[np.float64] = rounded if _is_exact(qparams) else rounded.astype(np.float64)
+    codes += expand(qparams.zero_point.astype(codes.dtype), x32.shape, qparams.granularity)
     lowest = qparams.format.qmin + int(qparams.narrow and qparams.format.signed)
-    return np.asarray(np.clip(codes, lowest, qparams.format.qmax).astype(qparams.format.dtype))
+    return np.asarray(np.clip(codes, lowest, qparams.format.qmax, out=codes).astype(qparams.format.dtype))
 
 
 def dequantize_array(codes: CodeArray, qparams: QParams) -> FloatArray:
@@ -141,12 +143,16 @@ def dequantize_array(codes: CodeArray, qparams: QParams) -> FloatArray:
     Raises:
         RecipeError: the shape of `codes` does not fit the scale.
     """
-    offset = _wide(codes) - expand(_wide(qparams.zero_point), codes.shape, qparams.granularity)
-    return np.asarray(offset.astype(np.float32) * expand(qparams.scale, codes.shape, qparams.granularity), np.float32)
+    wide = np.float32 if _is_exact(qparams) else np.int64
+    offset = np.asarray(np.asarray(codes).astype(wide) - expand(qparams.zero_point.astype(wide), codes.shape, qparams.granularity))
+    reals = offset.astype(np.float32, copy=False)
+    reals *= expand(qparams.scale, codes.shape, qparams.granularity)
+    return reals
 
 
-def _wide(codes: CodeArray) -> npt.NDArray[np.int64]:
-    return np.asarray(codes).astype(np.int64)
+def _is_exact(qparams: QParams) -> bool:
+    """Whether float32 holds every code, and every sum of two, exactly: not so those of an int32."""
+    return qparams.format.bits < MANTISSA_BITS
 
 
 def expand(values: npt.NDArray[_T], shape: tuple[int, ...], granularity: Granularity) -> npt.NDArray[_T]:

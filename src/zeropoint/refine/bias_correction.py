@@ -22,6 +22,7 @@ from zeropoint.graph.own_biases import added_constant, has_own_bias
 from zeropoint.graph.sites import Placement
 from zeropoint.notes import Note
 from zeropoint.numerics.affine import dequantize_array, quantize_array
+from zeropoint.numerics.decimals import shortest_decimals
 from zeropoint.plan import Correction, Plan
 from zeropoint.statistics.channel_sums import ChannelSums
 
@@ -57,7 +58,7 @@ def correct_biases(
         if (constant_array(bias).shape[-1:], constant_array(bias).size) != (shift.shape, shift.size):
             notes.append(_uncorrected(node, "not one bias for each output channel"))
             continue
-        added = tuple(float(str(value)) for value in shift.astype(np.float32))
+        added = shortest_decimals(shift.astype(np.float32))
         corrections.append(Correction(tensor=str(bias.name), added=added, reason=f"mean output of {node.name!r}"))
     return tuple(corrections), tuple(notes)
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
 
 from zeropoint.errors import DataError
-from zeropoint.numerics.affine import checked_axis
 
 Array64 = npt.NDArray[np.float64]
 Limbs = npt.NDArray[np.int64]
+Rows = npt.NDArray[np.generic]
 
 LIMB_BITS = 16
 SMALLEST_EXPONENT = -172  # of the last of 24 mantissa bits, for float32's smallest number as frexp splits it
 LIMBS = 19  # enough for 2**128, with room above for the carries of 2**28 rows
 MANTISSA_BITS = 24
+MOST_ROWS = 1 << 13  # added at once: with digits of 24 + 15 bits their sum stays below 2**53, where float64 is exact
+MOST_WAITING = 64  # rows that an observation holds
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,39 +47,63 @@ class ChannelSums:
         return np.asarray((sign * _carried(sign * self.limbs) * worth).sum(axis=1) / max(1, self.rows))
 
 
-def observe_channels(x: npt.NDArray[np.generic], axis: int) -> ChannelSums:
-    """Return the sums of the array `x`, whose channels lie along `axis`; rows are left out that hold NaN, infinity or nothing.
-
-    Raises:
-        DataError: the channels lie along axis 0, which holds the rows.
-        RecipeError: there is no such axis.
+def observe_rows(means: npt.ArrayLike) -> ChannelSums:
+    """Return the sums of `means` (rows, channels), taken as float32; rows are left out that hold NaN or infinity.
 
     Example:
-        >>> observe_channels(np.array([[1.0, 2.0], [3.0, 6.0]]), axis=1).means
+        >>> observe_rows([[1.0, 2.0], [3.0, 6.0]]).means
         array([2., 4.])
     """
-    axis = checked_axis(axis, x.shape)
-    if axis == 0:
-        raise DataError(f"channel means: found the channels along axis 0 of an array of shape {x.shape}, expected another axis")
-    limbs = np.zeros((x.shape[axis], LIMBS), np.int64)
-    if x.size == 0:  # rows without elements have no means
-        return ChannelSums(0, _carried(limbs))
-    # Reduced a row at a time, whatever the number of rows: the order of additions inside a row is always the same.
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        rows = np.ascontiguousarray(x, np.float32).reshape(x.shape[0], *_sizes(x.shape, axis))
-        means = rows.mean(axis=3).mean(axis=1)  # (rows, channels)
-    means = means[np.isfinite(means).all(axis=1)]
-    fraction, exponent = np.frexp(means)
-    position = exponent.astype(np.int64) - MANTISSA_BITS - SMALLEST_EXPONENT
-    digits = np.ldexp(fraction.astype(np.float64), MANTISSA_BITS).astype(np.int64) << (position % LIMB_BITS)
-    channel = np.broadcast_to(np.arange(x.shape[axis]), means.shape)
-    np.add.at(limbs, (channel, np.where(digits == 0, 0, position // LIMB_BITS)), digits)
-    return ChannelSums(len(means), _carried(limbs))
+        rows = np.asarray(means, np.float32)
+    rows = rows[np.isfinite(rows).all(axis=1)]
+    channels = rows.shape[1]
+    limbs = np.zeros((channels, LIMBS), np.int64)
+    for start in range(0, len(rows), MOST_ROWS):
+        fraction, exponent = np.frexp(rows[start : start + MOST_ROWS])
+        position = exponent.astype(np.int64) - MANTISSA_BITS - SMALLEST_EXPONENT
+        digits = np.ldexp(fraction.astype(np.float64), MANTISSA_BITS + position % LIMB_BITS)
+        place = np.where(digits == 0.0, 0, position // LIMB_BITS) + np.arange(channels) * LIMBS
+        limbs += np.bincount(place.reshape(-1), digits.reshape(-1), limbs.size).reshape(limbs.shape).astype(np.int64)
+    return ChannelSums(len(rows), _carried(limbs))
 
 
-def _sizes(shape: tuple[int, ...], axis: int) -> tuple[int, int, int]:
-    """Elements before, along and behind the channels, in each row."""
-    return int(np.prod(shape[1:axis])), shape[axis], int(np.prod(shape[axis + 1 :]))
+class ChannelObservation:
+    """Sums in the making: `add` rows from any number of threads, then take the `sums` of all of them."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._waiting: list[Rows] = []  # many rows are added at once in little more time than one
+        self._summed: ChannelSums | None = None
+
+    def add(self, means: Rows) -> None:
+        """Take in `means` (rows, channels).
+
+        Raises:
+            DataError: there are not as many channels as before.
+        """
+        with self._lock:
+            self._waiting.append(np.array(means))  # a view would hold the memory that the runtime means to use again
+            if sum(map(len, self._waiting)) >= MOST_WAITING:
+                self._sum_up()
+
+    def sums(self) -> ChannelSums | None:
+        """Return the sums of what was added so far, None where nothing was.
+
+        Raises:
+            DataError: some rows had other numbers of channels.
+        """
+        with self._lock:
+            self._sum_up()
+            return self._summed
+
+    def _sum_up(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        widths = {rows.shape[1]: None for rows in waiting}
+        parts = [observe_rows(np.concatenate([rows for rows in waiting if rows.shape[1] == width])) for width in widths]
+        if self._summed is not None:
+            parts.append(self._summed)
+        self._summed = reduce(merge_channels, parts) if parts else None
 
 
 def merge_channels(a: ChannelSums, b: ChannelSums) -> ChannelSums:

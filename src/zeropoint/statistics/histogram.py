@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -10,14 +12,16 @@ import numpy.typing as npt
 from zeropoint.errors import DataError
 from zeropoint.numerics.affine import qparams_from_range
 from zeropoint.numerics.spec import PerChannel, Spec
-from zeropoint.statistics.tensor import MAGNITUDE, Keys, TensorStatistic
+from zeropoint.statistics.tails import Tails, code_sums, tails_of
+from zeropoint.statistics.tensor import MAGNITUDE, NEGATIVE_ZERO, Keys, TensorStatistic
 
 Array64 = npt.NDArray[np.float64]
 
-BLOCK = 1 << 15  # pairs of candidate and edge that are worked on at once: 256 KiB of float64, which stay in the cache
+BLOCK = 1 << 14  # numbers that are worked on at once: 128 KiB of float64, of which several arrays stay in the cache
+FEW_CODES = 1 << 12  # more than that have errors too small to be told from the values by a difference, and are more than the edges
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)  # and no slots: what is derived from the buckets is kept beside them
 class Histogram:
     """Buckets [lo[i], hi[i]] in ascending order that hold counts[i] values each, taken as uniform; lo == hi is a single value.
 
@@ -28,12 +32,44 @@ class Histogram:
     hi: Array64
     counts: npt.NDArray[np.int64]
 
-    @property
+    @cached_property
     def total(self) -> int:
         """The number of values."""
         return int(self.counts.sum())
 
+    @cached_property
+    def cumulative(self) -> npt.NDArray[np.int64]:
+        """The number of values in each bucket and those below it, (B,)."""
+        return self.counts.cumsum()
 
+    @cached_property
+    def density(self) -> Array64:
+        """Values for each unit of x, (B,); 0 in single values."""
+        width = self.hi - self.lo
+        return np.where(width > 0.0, self.counts, 0) / np.where(width > 0.0, width, 1.0)
+
+    @cached_property
+    def tails(self) -> Tails:
+        """The running sums of all but single values."""
+        return tails_of(self.lo, self.hi, self.density)
+
+    @cached_property
+    def points(self) -> tuple[Array64, Array64]:
+        """The single values, and how often each is there; zeros are exact in every range and left out."""
+        single = (self.lo == self.hi) & (self.lo != 0.0)
+        return self.lo[single], self.counts[single].astype(np.float64)
+
+    @cached_property
+    def edges(self) -> tuple[Array64, Array64]:
+        """The edges of all but single values, and by how much the density falls at each."""
+        wide = self.lo < self.hi
+        density = self.density[wide]
+        edges, index = np.unique(np.concatenate([self.lo[wide], self.hi[wide]]), return_inverse=True)
+        slopes = np.bincount(index.reshape(-1), np.concatenate([-density, density]), edges.size)
+        return edges, slopes.astype(np.float64, copy=False)
+
+
+@lru_cache(maxsize=4)  # each solver asks for the histogram of the same statistic, which is a constant
 def histogram(statistic: TensorStatistic) -> Histogram:
     """Return the finite values of `statistic` as buckets clipped to its exact [minimum, maximum]; zeros are a bucket [0, 0].
 
@@ -50,15 +86,16 @@ def histogram(statistic: TensorStatistic) -> Histogram:
             f"statistic: found no finite value ({statistic.nan_count} NaN, {statistic.inf_count} Inf), expected at least one; "
             "feed calibration data that reaches this tensor, or leave it in float"
         )
-    keys = statistic.buckets
-    negative = keys > MAGNITUDE
-    inner, outer = _edge(keys & MAGNITUDE), _edge((keys & MAGNITUDE) + np.uint16(1))
-    lo, hi = np.where(negative, -outer, inner), np.where(negative, -inner, outer)
-    lo, hi = np.clip(lo, statistic.minimum, statistic.maximum), np.clip(hi, statistic.minimum, statistic.maximum)
-    lo[keys == 0] = hi[keys == 0] = 0.0
-    first = int(np.count_nonzero(~negative))
-    order = np.concatenate([np.arange(first, keys.size)[::-1], np.arange(first)])  # among negative values, larger keys come first
-    return Histogram(lo[order], hi[order], statistic.counts[order])
+    first = int(np.searchsorted(statistic.buckets, NEGATIVE_ZERO))
+    below, above = statistic.buckets[first:][::-1] & MAGNITUDE, statistic.buckets[:first]  # of negative values, larger keys come first
+    lo = np.concatenate([-_edge(below + np.uint16(1)), _edge(above)])
+    hi = np.concatenate([-_edge(below), _edge(above + np.uint16(1))])
+    lo[0], hi[-1] = max(lo[0], statistic.minimum), min(hi[-1], statistic.maximum)
+    if above.size and above[0] == 0:
+        lo[below.size] = hi[below.size] = 0.0
+    counts = np.concatenate([statistic.counts[first:][::-1], statistic.counts[:first]])
+    lo.flags.writeable = hi.flags.writeable = counts.flags.writeable = False
+    return Histogram(lo, hi, counts)
 
 
 def _edge(keys: Keys) -> Array64:
@@ -79,7 +116,7 @@ def quantile(histogram: Histogram, fraction: float) -> float:
         >>> quantile(Histogram(np.array([0.0, 1.0]), np.array([1.0, 3.0]), np.array([5, 5])), 0.75)
         2.0
     """
-    cumulative = np.cumsum(histogram.counts)
+    cumulative = histogram.cumulative
     target = fraction * float(cumulative[-1])
     i = min(int(np.searchsorted(cumulative, target)), cumulative.size - 1)
     inside = 1.0 - (float(cumulative[i]) - target) / float(histogram.counts[i])
@@ -94,21 +131,22 @@ def clipped_share(histogram: Histogram, lo: float, hi: float) -> float:
         >>> clipped_share(Histogram(np.array([0.0, 2.0]), np.array([1.0, 4.0]), np.array([6, 4])), 0.0, 3.0)
         0.2
     """
-    width = np.where(histogram.hi > histogram.lo, histogram.hi - histogram.lo, 1.0)
-    below = np.clip((lo - histogram.lo) / width, 0.0, 1.0)
-    above = np.clip((histogram.hi - hi) / width, 0.0, 1.0)
-    single = histogram.hi == histogram.lo
-    outside = np.where(single, (histogram.lo < lo) | (histogram.hi > hi), below + above)
-    return float(np.sum(outside * histogram.counts)) / histogram.total
+    first = int(np.searchsorted(histogram.hi, lo))  # not wholly below
+    last = int(np.searchsorted(histogram.lo, hi, "right"))  # wholly above
+    outside = float(histogram.cumulative[first - 1]) if first else 0.0
+    outside += float(histogram.cumulative[-1] - histogram.cumulative[last - 1]) if last else float(histogram.total)
+    if first < histogram.lo.size and histogram.lo[first] < lo:
+        outside += float(histogram.density[first] * (lo - histogram.lo[first]))
+    if last and histogram.hi[last - 1] > hi:
+        outside += float(histogram.density[last - 1] * (histogram.hi[last - 1] - hi))
+    return outside / histogram.total
 
 
 def expected_mse(histogram: Histogram, lo: npt.ArrayLike, hi: npt.ArrayLike, *, spec: Spec, clipping: float = 1.0) -> Array64:
     """Return the mean squared error of quantizing to each of the ranges [lo[t], hi[t]], rounding and clipping together: float64 (T,).
 
-    Judged is what will run: the scale in float32, the range widened to hold 0 and the rounded zero point. In units of the scale the
-    error at t is e = t - n with n = clip(round(t)), and its square has the antiderivative F(t) = n / 12 + (t - n)**3 / 3 on both sides of
-    the clip, so that the mean over a bucket is the difference of F over its width. The squared error of what is clipped counts
-    `clipping` times, by (clipping - 1) (t - clip(t))**3 / 3 beside F.
+    Judged is what will run: the scale in float32, the range widened to hold 0 and the rounded zero point. The squared error of what is
+    clipped counts `clipping` times.
 
     Raises:
         RecipeError: a bound is not finite, or lo > hi.
@@ -120,37 +158,91 @@ def expected_mse(histogram: Histogram, lo: npt.ArrayLike, hi: npt.ArrayLike, *, 
         array([1.])
     """
     qparams = qparams_from_range(np.atleast_1d(lo), np.atleast_1d(hi), spec=spec.with_granularity(PerChannel(0)))
-    scale, zero_point = qparams.scale.astype(np.float64), qparams.zero_point.astype(np.float64)
-    bounds = np.stack([scale, spec.qmin - zero_point, spec.qmax - zero_point])  # (3, T)
-    points, weights = _points(histogram)
-    edges, slopes = _edges(histogram)
+    zero_point = qparams.zero_point.astype(np.float64)
+    codes = Codes(qparams.scale.astype(np.float64), -(zero_point - spec.qmin), spec.qmax - zero_point)
+    points, weights = histogram.points
+    wide = histogram.counts.size - points.size
+    total = np.zeros(codes.scale.size)
+    if points.size:
+        total += _of_points(points, weights, codes, clipping)
+    if wide:
+        by_codes = spec.qmax - spec.qmin < FEW_CODES
+        total += _by_codes(histogram.tails, codes, clipping) if by_codes else _by_edges(*histogram.edges, codes, clipping)
+    # Differences of nearly equal numbers may come out a last bit below 0.
+    return np.maximum(total, 0.0) / histogram.total
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Codes:
+    """What the codes of T candidates hold: the integers from first[t] to last[t], times scale[t]; float64 (T,) each."""
+
+    scale: Array64
+    first: Array64
+    last: Array64
+
+    def parts(self, size: int) -> Iterator[tuple[slice, Codes]]:
+        """Split the candidates so that each of a part's can have `size` numbers of its own; a part's arrays are (rows, 1)."""
+        rows = max(1, BLOCK // size)
+        for start in range(0, self.scale.size, rows):
+            part = slice(start, start + rows)
+            yield part, Codes(*(x[part, None] for x in (self.scale, self.first, self.last)))
+
+
+def _of_points(points: Array64, weights: Array64, codes: Codes, clipping: float) -> Array64:
+    """Return the squared error of single values, for each candidate."""
+    total = np.empty(codes.scale.size)
+    for part, c in codes.parts(points.size):
+        t = points / c.scale
+        squares = np.square(t - _within(np.rint(t), c))
+        if clipping != 1.0:
+            squares += (clipping - 1.0) * np.square(t - _within(t, c))
+        total[part] = np.sum(squares * weights, axis=1) * np.square(c.scale[:, 0])
+    return total
+
+
+def _within(t: Array64, codes: Codes) -> Array64:
+    return np.minimum(np.maximum(t, codes.first), codes.last)
+
+
+def _by_codes(tails: Tails, codes: Codes, clipping: float) -> Array64:
+    """Return the squared error of each candidate by what lies beyond the boundary between each code and the next.
+
+    The value c that x is given rises from 0 by a scale at each boundary b that x lies beyond, and with it x**2 - (x - c)**2 by
+    2 scale (x - b): summed over all values, that is the power less the error.
+    """
+    boundaries = round(float(codes.last[0] - codes.first[0]))
+    table = np.empty((codes.scale.size, 3))
+    table[:, 0], table[:, 1], table[:, 2] = codes.scale, codes.first, codes.last
+    beyond, clipped = code_sums(tails, table, boundaries).T
+    return np.asarray(tails.power - 2.0 * codes.scale * beyond + (clipping - 1.0) * clipped)
+
+
+def _by_edges(edges: Array64, slopes: Array64, codes: Codes, clipping: float) -> Array64:
+    """Return the squared error of each candidate by its antiderivative at the edges of the buckets.
+
+    In units of the scale the error at t is e = t - n with n = clip(round(t)), and its square has the antiderivative
+    F(t) = n / 12 + (t - n)**3 / 3 on both sides of the clip, so that the mean over a bucket is the difference of F over its width.
+    What is clipped counts `clipping` times by (clipping - 1) (t - clip(t))**3 / 3 beside F.
+    """
     # Below half a step of every candidate e = t, wherever the range is; but on a side without codes it counts as clipped.
-    fine = np.abs(edges) < scale.min() / 2.0
+    fine = np.abs(edges) < codes.scale.min() / 2.0
     if clipping != 1.0:
-        fine &= np.where(edges < 0.0, bounds[1].max() < 0.0, bounds[2].min() > 0.0)
+        fine &= np.where(edges < 0.0, codes.first.max() < 0.0, codes.last.min() > 0.0)
     error = float(np.sum(slopes[fine] * edges[fine] ** 3)) / 3.0
     edges, slopes = edges[~fine], slopes[~fine]
-    total = np.empty(scale.size)
-    rows = max(1, BLOCK // max(1, edges.size))
-    for start in range(0, scale.size, rows):
-        s, first, last = bounds[:, start : start + rows, None]
-        t, u = edges / s, points / s
-        integral = _integral(t.copy(), first, last)
-        squares = (u - np.clip(np.rint(u), first, last)) ** 2
+    total = np.empty(codes.scale.size)
+    for part, c in codes.parts(max(1, edges.size)):
+        t = edges / c.scale
+        integral = _integral(t.copy(), c)
         if clipping != 1.0:
-            integral += (clipping - 1.0) / 3.0 * _excess(t, first, last) ** 3
-            squares += (clipping - 1.0) * _excess(u, first, last) ** 2
-        of_buckets = np.sum(integral * slopes, axis=1) * s[:, 0] ** 3
-        of_points = np.sum(squares * weights, axis=1) * s[:, 0] ** 2
-        total[start : start + rows] = of_buckets + of_points
-    # Differences of nearly equal numbers may come out a last bit below 0.
-    return np.maximum(total + error, 0.0) / histogram.total
+            integral += (clipping - 1.0) / 3.0 * (t - _within(t, c)) ** 3
+        total[part] = np.sum(integral * slopes, axis=1) * c.scale[:, 0] ** 3
+    return total + error
 
 
-def _integral(t: Array64, first: Array64, last: Array64) -> Array64:
+def _integral(t: Array64, codes: Codes) -> Array64:
     """Return F at `t`, which is overwritten."""
-    n = np.rint(t)
-    np.clip(n, first, last, out=n)
+    n = _within(np.rint(t), codes)
     t -= n
     cube = t * t
     cube *= t
@@ -158,26 +250,3 @@ def _integral(t: Array64, first: Array64, last: Array64) -> Array64:
     cube += n
     cube /= 12.0
     return cube
-
-
-def _excess(t: Array64, first: Array64, last: Array64) -> Array64:
-    """Return by how much `t` lies outside the codes."""
-    return t - np.clip(t, first, last)
-
-
-def _points(histogram: Histogram) -> tuple[Array64, Array64]:
-    """Return the buckets that are single values, and their counts; zeros are exact in every range and left out."""
-    single = (histogram.lo == histogram.hi) & (histogram.lo != 0.0)
-    return histogram.lo[single], histogram.counts[single].astype(np.float64)
-
-
-def _edges(histogram: Histogram) -> tuple[Array64, Array64]:
-    """Return the edges of the other buckets, and by how much the density falls at each: the weights of F in the sum over buckets."""
-    wide = histogram.lo < histogram.hi
-    lo, hi = histogram.lo[wide], histogram.hi[wide]
-    density = histogram.counts[wide] / (hi - lo)
-    ends = np.concatenate([lo, hi])
-    edges, index = np.unique(ends, return_inverse=True)
-    slopes = np.zeros(edges.size)
-    np.add.at(slopes, index.reshape(-1), np.concatenate([-density, density]))
-    return edges, slopes

@@ -8,22 +8,22 @@ wide relative to what they hold, which is no wider than a step of an 8-bit code 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import reduce
+from dataclasses import dataclass, replace
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
 
 from zeropoint.errors import DataError
+from zeropoint.statistics.counting import KEYS, Tally, count
 
 Keys = npt.NDArray[np.uint16]
 Counts = npt.NDArray[np.int64]
 
-KEYS = 1 << 16
 MAGNITUDE = np.uint16(0x7FFF)  # all of a key but its sign
 NEGATIVE_ZERO = np.uint16(0x8000)
 FIRST_NONFINITE = np.uint16(0x7F80)  # exponent 255: infinity, and NaN with any payload
-CHUNK = 1 << 18  # elements: bincount widens its input to int64, and 2 MiB of that stay in the cache
+MOST_PENDING = (1 << 32) - 1  # what one count of a tally can hold
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,43 +72,65 @@ def observe(x: npt.ArrayLike) -> TensorStatistic:
         >>> seen.count, seen.minimum, seen.maximum, seen.nan_count
         (3, -1.0, 2.5, 1)
     """
-    values = _flat32(x)
-    if values.size == 0:
-        return EMPTY
-    keys, counts = _key_counts(values)
-    infinite_or_nan = (keys & MAGNITUDE) >= FIRST_NONFINITE
-    if not infinite_or_nan.any():
-        return _finite_statistic(values, keys, counts, others=(0, 0))
-    # NaN and infinity share keys: what a NaN carries in its low bits is not in the key.
-    nan_count, inf_count = int(np.isnan(values).sum()), int(np.isinf(values).sum())
-    kept = ~infinite_or_nan
-    return _finite_statistic(values[np.isfinite(values)], keys[kept], counts[kept], others=(nan_count, inf_count))
+    observation = Observation()
+    observation.add(x)
+    return observation.statistic()
+
+
+class Observation:
+    """A statistic in the making: `add` arrays from any number of threads, then take the `statistic` of all of them."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._tally = Tally()
+        self._pending = 0  # elements in the tally, whose counts are 32 bits wide
+        self._counted = EMPTY
+
+    def add(self, x: npt.ArrayLike) -> None:
+        """Take in the array `x`, of any shape and any real dtype; what overflows float32 counts as infinite.
+
+        Raises:
+            DataError: `x` does not hold numbers.
+        """
+        values = _flat32(x)
+        with self._lock:
+            for start in range(0, values.size, MOST_PENDING):
+                part = values[start : start + MOST_PENDING]
+                if self._pending + part.size > MOST_PENDING:
+                    self._counted, self._tally, self._pending = merge(self._counted, _counted(self._tally)), Tally(), 0
+                count(part, self._tally)
+                self._pending += part.size
+
+    def statistic(self) -> TensorStatistic:
+        """Return the statistic of what was added so far."""
+        with self._lock:
+            return merge(self._counted, _counted(self._tally))
 
 
 def _flat32(x: npt.ArrayLike) -> npt.NDArray[np.float32]:
     array = np.asarray(x)
+    if array.dtype == np.float32 and array.flags.c_contiguous:
+        return array.reshape(-1)
     if array.dtype.kind in "cbOSUmM" or array.dtype.type is np.void:  # bfloat16 and its like are of kind V too
         raise DataError(f"statistic: found an array of {array.dtype}, expected real numbers; convert it to float32 first")
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         return np.ascontiguousarray(array, np.float32).reshape(-1)
 
 
-def _key_counts(values: npt.NDArray[np.float32]) -> tuple[Keys, Counts]:
-    """Return the keys that occur, ascending, and how often."""
-    chunks = (values[start : start + CHUNK].view(np.uint32) >> 16 for start in range(0, values.size, CHUNK))
-    return _sparse(reduce(np.add, (np.bincount(chunk, minlength=KEYS) for chunk in chunks)).astype(np.int64, copy=False))
+def _counted(tally: Tally) -> TensorStatistic:
+    keys, counts = _sparse(tally.slots[:, 0].astype(np.int64) + tally.slots[:, 1])
+    finite = (keys & MAGNITUDE) < FIRST_NONFINITE
+    keys, counts = keys[finite], counts[finite]
+    if keys.size == 0:
+        return replace(EMPTY, nan_count=int(tally.others[0]), inf_count=int(tally.others[1]))
+    bounds = float(tally.bounds[0]) + 0.0, float(tally.bounds[1]) + 0.0  # -0.0 + 0.0 is 0.0: which zero came first must not show
+    total = int(counts.sum())
+    return _frozen(total, bounds, (int(tally.others[0]), int(tally.others[1])), *_fold_negative_zero(keys, counts))
 
 
 def _sparse(dense: Counts) -> tuple[Keys, Counts]:
     keys = np.flatnonzero(dense > 0).astype(np.uint16)  # six times as quick as on the counts themselves
     return keys, dense[keys]
-
-
-def _finite_statistic(values: npt.NDArray[np.float32], keys: Keys, counts: Counts, *, others: tuple[int, int]) -> TensorStatistic:
-    if values.size == 0:
-        return _frozen(0, (EMPTY.minimum, EMPTY.maximum), others, keys, counts)
-    bounds = float(values.min()) + 0.0, float(values.max()) + 0.0  # -0.0 + 0.0 is 0.0: which zero came first must not show
-    return _frozen(values.size, bounds, others, *_fold_negative_zero(keys, counts))
 
 
 def _fold_negative_zero(keys: Keys, counts: Counts) -> tuple[Keys, Counts]:

@@ -2,20 +2,26 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 
 from zeropoint.errors import DataError, RecipeError
+from zeropoint.native import library
 from zeropoint.numerics.formats import FORMATS
 from zeropoint.numerics.spec import Spec
-from zeropoint.statistics.solvers.entropy import Entropy, divergences
+from zeropoint.statistics.solvers.entropy import Entropy, Indices, divergences, run_sums_compiled, run_sums_in_numpy
 from zeropoint.statistics.solvers.minmax import MinMax
 from zeropoint.statistics.tensor import EMPTY, merge, observe
 
 Array = np.ndarray[Any, Any]
+RunSums = Callable[[Array, int, Indices, int], Array]
+no_compiler = pytest.mark.skipif(library is None, reason="there was no C compiler when zeropoint was installed")
+IMPLEMENTATIONS = [pytest.param(run_sums_in_numpy, id="numpy"), pytest.param(run_sums_compiled, id="compiled", marks=no_compiler)]
 LEVELS = 2048
 SIZE = 60_000
 LARGEST = float(np.finfo(np.float32).max)
@@ -107,6 +113,22 @@ def test_divergences_against_nested_loops(codes: int) -> None:
     assert found.tolist() == pytest.approx(
         [slow_divergence(counts.tolist(), int(i), codes, float(counts.sum() + beyond)) for i in candidates], rel=1e-9, abs=1e-12
     )
+
+
+@pytest.mark.parametrize("codes", [1, 3, 8, 129, 255, 256])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_sums_over_runs_against_a_loop(implementation: RunSums, codes: int) -> None:
+    rng = np.random.default_rng(codes)
+    candidates = np.unique(rng.integers(codes, LEVELS + 1, 40))
+    fewest = int(candidates.min()) // codes
+    terms = rng.standard_normal((LEVELS, -(-int(candidates.max()) // codes) - fewest + 1))
+    terms.flags.writeable = candidates.flags.writeable = False
+    found = implementation(terms, fewest, candidates, codes)
+    for i, total in zip(candidates.tolist(), found.tolist(), strict=True):
+        ends = [i * j // codes for j in range(codes + 1)]
+        exact = math.fsum(terms[a, b - a - fewest] for a, b in pairwise(ends))
+        assert total == pytest.approx(exact, rel=1e-12, abs=1e-12)
+    assert found.tobytes() == run_sums_in_numpy(terms, fewest, candidates, codes).tobytes(), "the same bits"
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,8 @@ Error = Callable[[Array64, Array64], Array64]  # of each of the ranges [lo[t], h
 
 COARSE = 2.0**-0.25  # from one candidate to the next
 FINE = 9  # candidates between the neighbours of the best one, in each refinement
-REFINEMENTS = 2
+REACH = 1.0 / COARSE - 1.0  # from a coarse candidate to the next one up
+REFINEMENTS = tuple(np.linspace(1.0 - reach, 1.0 + reach, FINE) for reach in (REACH, REACH * 2.0 / (FINE - 1)))
 ROUNDS = 2  # over both bounds in turn
 
 
@@ -86,12 +87,11 @@ def _coarse_shares(values: Histogram, whole: Range) -> Array64:
 
 def _best_share(error: Error, shares: Array64, *, fixed: Range, moving: Range) -> float:
     """Return the best of `shares` and of finer ones around it; the bounds at a share are fixed + share * moving."""
-    best, least, reach = 1.0, math.inf, 1.0 / COARSE - 1.0
-    for _ in range(REFINEMENTS + 1):
-        errors = error(fixed.lo + shares * moving.lo, fixed.hi + shares * moving.hi)
+    best, least = 1.0, math.inf
+    for around in (None, *REFINEMENTS):
+        tried = shares if around is None else np.minimum(best * around, 1.0)
+        errors = error(fixed.lo + tried * moving.lo, fixed.hi + tried * moving.hi)
         found = int(errors.argmin())
         if errors[found] < least:
-            best, least = float(shares[found]), float(errors[found])
-        shares = np.minimum(best * np.linspace(1.0 - reach, 1.0 + reach, FINE), 1.0)
-        reach *= 2.0 / (FINE - 1)
+            best, least = float(tried[found]), float(errors[found])
     return best

@@ -1,0 +1,25 @@
+"""Loops compiled from the C files beside this one, for the places where numpy needs several passes over memory.
+
+The installation compiles them if it finds a C compiler; without one `library` is None, and each caller does the same work in numpy, to
+the same bits. They are called by ctypes, which lets other threads run meanwhile, and need no header of Python's: one file serves every
+version of it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+FILE = Path(__file__).with_name("kernels.so")
+FUNCTIONS = ("zeropoint_count", "zeropoint_code_sums", "zeropoint_run_sums", "zeropoint_least_error")
+
+
+def _load() -> ctypes.CDLL | None:
+    try:
+        found = ctypes.CDLL(str(FILE))
+    except OSError:  # not compiled here, or for another machine
+        return None
+    return found if all(hasattr(found, name) for name in FUNCTIONS) else None  # one of an older source will not do
+
+
+library = _load()
