@@ -229,15 +229,15 @@ def test_save_into_no_folder_is_an_error(tmp_path: Path, folder: str) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["a-file"]
 
 
-def no_space(*_: object) -> None:
+def no_space(*_: object, **__: object) -> None:
     raise OSError(28, "No space left on device")
 
 
-def interrupted(*_: object) -> None:
+def interrupted(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 
-def unloadable(*_: object) -> None:
+def unloadable(*_: object, **__: object) -> None:
     raise ModelError("ONNX Runtime cannot load the model")
 
 

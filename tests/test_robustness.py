@@ -263,7 +263,7 @@ def test_broken_file_is_one_paragraph_in_the_command_line(
         cli.main()
     shown = capfd.readouterr()
     assert (ended.value.code, shown.out) == (2, "")
-    assert re.fullmatch(rf"error: .*{message}.*\n", shown.err)
+    assert re.fullmatch(rf"(calibrating \(about \d+ MB\)\n)?error: .*{message}.*\n", shown.err)
     assert not (tmp_path / "out.onnx").exists()
 
 

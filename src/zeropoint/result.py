@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,9 +51,16 @@ class Result:
         Raises:
             OutputError: a file cannot be written.
         """
-        path = Path(path)
-        save(self.model, path, check=Session)
-        write_text(plan_path(path), to_json(self.plan))
+        path, texts = Path(path), list[str]()
+        with ThreadPoolExecutor(1) as worker:
+
+            def check(written: Path) -> None:
+                loading = worker.submit(_check_loads, written)
+                texts.append(to_json(self.plan))  # which takes as long, and ONNX Runtime lets go of Python's lock
+                loading.result()
+
+            save(self.model, path, check=check)
+        write_text(plan_path(path), texts[0])
         return path, plan_path(path)
 
     @property
@@ -69,6 +77,11 @@ class Result:
         """Return the shell command that runs the file at `path` on the target."""
         model, stem = (shlex.quote(str(name)) for name in (path, Path(path).with_suffix("")))
         return self.target.next_command.format(model=model, stem=stem)
+
+
+def _check_loads(path: Path) -> None:
+    """Load the file with all of ONNX Runtime's fusions, which refuse what its plain operators take."""
+    Session(path, threads=1, single_run=True)
 
 
 def plan_path(model: Path) -> Path:

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from zeropoint.data import InputInfo, feeds, open_data
+from zeropoint.data import InputInfo, batches, feeds, open_data
 from zeropoint.errors import DataError, RecipeError
 from zeropoint.notes import Note
 
@@ -32,18 +32,24 @@ def ramp(count: int) -> npt.NDArray[np.float32]:
     ],
 )
 def test_batch_lengths(count: int, batch: int | None, batch_size: int, lengths: list[int], left_out: int) -> None:
-    batches, notes = run(ramp(count), (batch, 2), batch_size)
-    assert [len(x) for x in batches] == lengths
-    np.testing.assert_array_equal(np.concatenate(batches), ramp(count)[: count - left_out])
+    found, notes = run(ramp(count), (batch, 2), batch_size)
+    assert [len(x) for x in found] == lengths
+    np.testing.assert_array_equal(np.concatenate(found), ramp(count)[: count - left_out])
     assert [note.reason for note in notes] == (
         [f"{left_out} of {count} samples left out: they fill no batch of {batch}"] if left_out else []
     )
 
 
-def test_another_shape_starts_a_batch() -> None:
+def test_another_shape_is_a_batch_of_its_own_within_a_block() -> None:
     items = [np.zeros((1, n), np.float32) for n in (3, 3, 5, 3, 3, 3)]
-    samples = open_data(items, [WIDE])
-    assert [feed["x"].shape for feed in feeds(samples, 2, on_note=print)] == [(2, 3), (1, 5), (2, 3), (1, 3)]
+    blocks = batches(open_data(items, [WIDE]), 2)
+    assert [[feed["x"].shape for feed in blocks[k]] for k in (2, 0, 1)] == [[(2, 3)], [(2, 3)], [(1, 5), (1, 3)]]
+
+
+def test_a_fixed_batch_of_two_shapes_is_refused() -> None:
+    samples = open_data([np.zeros((1, n), np.float32) for n in (3, 5)], [InputInfo("x", np.dtype(np.float32), (2, None))])
+    with pytest.raises(DataError, match=r"batch 0: found samples of .*3.* and of .*5.*, expected one shape"):
+        batches(samples, 2)[0]
 
 
 def test_no_full_batch_is_an_error() -> None:
@@ -72,7 +78,7 @@ def test_only_the_samples_of_a_batch_are_read() -> None:
             read.append(index)
             return np.zeros(2, np.float32)
 
-    batches = feeds(open_data(Data(), [WIDE]), 3, on_note=print)
+    found = feeds(open_data(Data(), [WIDE]), 3, on_note=print)
     read.clear()
-    next(batches)
-    assert read == [0, 1, 2, 3]  # the fourth shows that the batch is full
+    next(found)
+    assert read == [0, 1, 2]

@@ -13,15 +13,17 @@ import onnx_ir as ir
 import onnxruntime
 from onnx import numpy_helper
 
-from zeropoint.calibrate import calibrate
 from zeropoint.graph.facts import Facts, capture_facts
 from zeropoint.graph.load import load
 from zeropoint.graph.prepare import prepare
 from zeropoint.graph.sites import Placement, find_sites
 from zeropoint.graph.store import serialize
+from zeropoint.graph.taps import Taps, tap
 from zeropoint.plan import Plan
 from zeropoint.planner import make_plan
 from zeropoint.recipe import Recipe
+from zeropoint.statistics.network import Statistics
+from zeropoint.statistics.observation import NetworkObservation
 from zeropoint.targets import Target, get_target
 
 Array = np.ndarray[Any, Any]
@@ -88,6 +90,32 @@ def run(model: ir.Model | onnx.ModelProto, feed: Feed, outputs: Sequence[str] | 
     return [np.asarray(array) for array in session.run(outputs, feed)]
 
 
+def run_all(model: onnx.ModelProto, feed: Feed) -> dict[str, Any]:
+    """Return every tensor of the main graph: its inputs, and its results in ONNX Runtime without graph optimizations."""
+    shown = onnx.ModelProto()
+    shown.CopyFrom(model)
+    names = [name for node in shown.graph.node for name in node.output if name]
+    del shown.graph.output[:]
+    shown.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(shown.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return {**feed, **dict(zip(names, session.run(names, feed), strict=True))}
+
+
+def observed(model: ir.Model, facts: Facts, taps: Taps, feeds: Iterable[Feed]) -> Statistics:
+    """Return what one feed after the other shows of `taps`."""
+    session = tap(model, taps, facts).open(threads=1)
+    observation = NetworkObservation(taps.tensors, taps.channels)
+    for one in feeds:
+        seen = session.run(one)
+        observation.add_means(seen.channels)
+        for tensor, array in seen.tensors.items():
+            observation.add(tensor, array)
+    return observation.statistics()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Planned:
     """A network on its way to the quantized one."""
@@ -113,6 +141,6 @@ def plan_network(model: onnx.ModelProto, target: str | Target, *, recipe: Recipe
     """Return what quantizing the network for `target` decides; random values calibrate it unless there are `feeds`."""
     goal = target if isinstance(target, Target) else get_target(target)
     prepared, facts, placement = place(model, goal, include=recipe.include, exclude=recipe.exclude)
-    seen = list(feeds) if feeds is not None else [feed(model, seed) for seed in range(4)]
-    statistics = calibrate(prepared, [site.tensor for site in placement.activations], seen, total=len(seen))
+    seen = feeds if feeds is not None else [feed(model, seed) for seed in range(4)]
+    statistics = observed(prepared, facts, Taps(tuple(site.tensor for site in placement.activations)), seen)
     return Planned(model=prepared, facts=facts, placement=placement, plan=make_plan(prepared, placement, statistics.tensors, goal, recipe))

@@ -9,10 +9,12 @@ import pytest
 from onnx.parser import parse_model
 
 from zeropoint.errors import ModelError
-from zeropoint.graph.facts import Fact, capture_facts, open_tapped
+from zeropoint.graph import facts
+from zeropoint.graph.facts import Fact, capture_facts
 from zeropoint.graph.load import load
 from zeropoint.graph.prepare import prepare
-from zeropoint.graph.store import serialize
+from zeropoint.graph.store import open_proto, serialize
+from zeropoint.runtime.onnxruntime import Session
 
 Array = np.ndarray[Any, Any]
 IMAGE = np.linspace(-1, 1, 2 * 3 * 5 * 4, dtype=np.float32).reshape(2, 3, 5, 4)
@@ -74,9 +76,9 @@ OPAQUE = {
 
 @pytest.mark.parametrize(("nodes", "opaque"), OPAQUE.values(), ids=OPAQUE)
 def test_sequences_and_optionals_have_no_facts_and_do_no_harm(nodes: str, opaque: set[str]) -> None:
-    facts = capture_facts(load(network(nodes)), {"x": IMAGE, "ids": IDS})
-    assert opaque.isdisjoint(facts)
-    assert {"x", "y", "w"} <= set(facts)
+    found = capture_facts(load(network(nodes)), {"x": IMAGE, "ids": IDS})
+    assert opaque.isdisjoint(found)
+    assert {"x", "y", "w"} <= set(found)
 
 
 def test_sequences_as_outputs_do_no_harm() -> None:
@@ -87,15 +89,15 @@ def test_sequences_as_outputs_do_no_harm() -> None:
 def test_facts_follow_the_feed() -> None:
     model = load(network("y = Mul(x, w)"))
     for batch in (1, 3):
-        facts = capture_facts(model, {"x": np.zeros((batch, 3, 2, 7), np.float32), "ids": IDS})
-        assert facts["y"] == Fact(np.dtype(np.float32), (batch, 3, 2, 7))
+        found = capture_facts(model, {"x": np.zeros((batch, 3, 2, 7), np.float32), "ids": IDS})
+        assert found["y"] == Fact(np.dtype(np.float32), (batch, 3, 2, 7))
 
 
 def test_facts_of_a_prepared_network() -> None:
     model = load(network("k = Constant<value = float {2}>() a = Mul(x, k) y = Identity(a)"))
     prepare(model)
-    facts = capture_facts(model, {"x": IMAGE, "ids": IDS})
-    assert {name: fact.shape for name, fact in facts.items()} == {"x": IMAGE.shape, "ids": IDS.shape, "y": IMAGE.shape, "k": ()}
+    found = capture_facts(model, {"x": IMAGE, "ids": IDS})
+    assert {name: fact.shape for name, fact in found.items()} == {"x": IMAGE.shape, "ids": IDS.shape, "y": IMAGE.shape, "k": ()}
 
 
 def test_capturing_leaves_the_network_and_the_feed_alone() -> None:
@@ -106,16 +108,25 @@ def test_capturing_leaves_the_network_and_the_feed_alone() -> None:
     assert serialize(model) == before
 
 
+def test_weights_that_an_operator_will_have_constant_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those above some kilobytes are inputs at first, which is cheaper."""
+    proto = network("a = MatMul(x, large) y = Mul(a, w)", "float[3, 1, 1] w = {1, 2, 3}")
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((4, 2000), np.float32), "large"))
+    expected = capture_facts(load(proto), {"x": IMAGE, "ids": IDS})
+    assert expected["y"].shape == (2, 3, 5, 2000)
+    opened = []
+
+    def picky(*given: Any, **options: Any) -> Session:
+        opened.append(options.get("single_run", False))
+        if options.get("single_run"):
+            raise ModelError("the weight must be constant")
+        return open_proto(*given, **options)
+
+    monkeypatch.setattr(facts, "open_proto", picky)
+    assert capture_facts(load(proto), {"x": IMAGE, "ids": IDS}) == expected
+    assert opened == [True, False]
+
+
 def test_a_feed_that_does_not_fit_is_an_error() -> None:
     with pytest.raises(ModelError, match=r"cannot run the model on x float32 \(2, 3, 5, 4\)"):
         capture_facts(load(network("a = Cast<to = 1>(ids) y = Add(x, a)")), {"x": IMAGE, "ids": IDS})
-
-
-@pytest.mark.parametrize("optimize", [True, False])
-def test_tapped_tensors_are_outputs_beside_the_network_s_own(optimize: bool) -> None:
-    proto = network("a = Mul(x, w) b = Relu(a) y = Neg(b)")
-    session = open_tapped(load(proto), ["b", "a", "y", "x", "w", "no such tensor"], optimize=optimize, threads=1)
-    assert session.outputs == ("y", "b", "a")
-    expected = run_all(proto, {"x": IMAGE, "ids": IDS})
-    for name, array in session.run({"x": IMAGE, "ids": IDS}).items():
-        np.testing.assert_array_equal(array, expected[name])

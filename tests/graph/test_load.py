@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -16,7 +17,7 @@ from onnx.printer import to_text
 
 from zeropoint.data.inputs import InputInfo
 from zeropoint.errors import ModelError
-from zeropoint.graph.load import fingerprint, input_infos, load, source_name
+from zeropoint.graph.load import fingerprint, given_size, input_infos, load, source_name
 from zeropoint.graph.prepare import prepare
 from zeropoint.graph.store import open_session, serialize
 
@@ -93,6 +94,80 @@ def test_names_and_fingerprints_of_sources(tmp_path: Path) -> None:
     found = {fingerprint(source) for source in (path, str(path), path.read_bytes(), network())}
     assert len(found) == 1
     assert fingerprint(network(nodes="y = MatMul(x, w)")) not in found
+
+
+# --- large weights, which protobuf does not see -----------------------------------------------------------------------------
+
+LARGE: dict[str, Array] = {
+    "w": np.random.default_rng(0).normal(size=(50, 80)).astype(np.float32),
+    "half": np.arange(5000, dtype=np.float16),
+    "bytes": np.arange(5001, dtype=np.uint8),  # after which nothing is aligned
+    "v": np.random.default_rng(1).normal(size=(1, 7000)),
+}
+
+
+def large_network() -> onnx.ModelProto:
+    model = network()
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(array, f"large_{name}") for name, array in LARGE.items())
+    return model
+
+
+@every_source
+@pytest.mark.parametrize("min_opset", [7, 18], ids=["as it is", "converted"])
+def test_large_weights_are_what_was_given(source: Callable[[Path], Any], min_opset: int, tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    onnx.save(large_network(), path)
+    model = load(source(path), min_opset=min_opset)
+    path.write_bytes(b"")  # it is read by now
+    for name, array in LARGE.items():
+        value = model.graph.initializers[f"large_{name}"]
+        assert value.const_value is not None
+        found = value.const_value.numpy()
+        np.testing.assert_array_equal(found, array, strict=True)
+        assert found.flags.aligned
+        assert value.const_value.name == value.name
+        assert value.shape == ir.Shape(array.shape)
+
+
+@every_source
+def test_weights_that_contradict_themselves_are_found_where_they_are_read(source: Callable[[Path], Any], tmp_path: Path) -> None:
+    model = large_network()
+    model.graph.initializer[1].dims[0] += 1
+    onnx.save(model, tmp_path / "net.onnx")
+    loaded = load(source(tmp_path / "net.onnx"))
+    with pytest.raises(ValueError, match="reshape"):
+        loaded.graph.initializers["large_w"].const_value.numpy()  # type: ignore[union-attr]
+
+
+@every_source
+def test_of_two_weights_of_one_name_the_last_counts(source: Callable[[Path], Any], tmp_path: Path) -> None:
+    model = large_network()
+    model.graph.initializer[3].name = model.graph.initializer[1].name
+    onnx.save(model, tmp_path / "net.onnx")
+    found = load(source(tmp_path / "net.onnx")).graph.initializers["large_w"].const_value
+    assert found is not None
+    np.testing.assert_array_equal(found.numpy(), LARGE["bytes"])
+
+
+def test_of_external_weights_only_large_ones_stay_in_their_file(tmp_path: Path) -> None:
+    onnx.save(large_network(), tmp_path / "net.onnx", save_as_external_data=True, location="net.bin", size_threshold=0)
+    model = load(tmp_path / "net.onnx")
+    outside = {name for name, value in model.graph.initializers.items() if isinstance(value.const_value, ir.ExternalTensor)}
+    assert outside == {f"large_{name}" for name in LARGE}
+
+
+@every_source
+def test_the_size_is_that_of_what_was_given(source: Callable[[Path], Any], tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    onnx.save(large_network(), path)
+    assert given_size(source(path)) == path.stat().st_size
+
+
+def test_the_size_takes_external_weights_in(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    onnx.save(large_network(), path, save_as_external_data=True, location="net.bin", size_threshold=0)
+    weights = sum(array.nbytes for array in LARGE.values())
+    assert given_size(path) == path.stat().st_size + weights
 
 
 # --- opsets ---------------------------------------------------------------------------------------------------------------

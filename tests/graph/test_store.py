@@ -99,6 +99,35 @@ def test_a_session_leaves_no_file_behind(tmp_path: Path, monkeypatch: pytest.Mon
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("single_run", [False, True], ids=["many runs", "single run"])
+def test_a_session_has_weights_of_its_own_or_reads_them_once(single_run: bool) -> None:
+    """What is done to the arrays afterwards is of no consequence to a session that lasts."""
+    model = load(network())
+    weight = WEIGHT.copy()
+    model.graph.initializers["w"].const_value = ir.Tensor(weight, name="w")
+    session = open_session(model, single_run=single_run)
+    weight[:] = 0
+    assert session.run({"x": X})["y"].any() != single_run
+
+
+ODD = {
+    "float16": np.arange(4000, dtype=np.float16),
+    "int64": np.arange(1000, dtype=np.int64),
+    "bool": np.arange(5000) % 3 == 0,
+    "two axes, not contiguous": np.arange(6000, dtype=np.float32).reshape(60, 100).T,
+    "unaligned": np.frombuffer(b"x" + np.arange(2000, dtype=np.float32).tobytes(), np.float32, 2000, 1),
+    "no elements": np.zeros((0, 4000), np.float32),
+}
+
+
+@pytest.mark.parametrize("array", ODD.values(), ids=ODD)
+def test_the_bytes_are_those_that_onnx_ir_writes(array: Array) -> None:
+    model = load(network())
+    model.graph.register_initializer(ir.Value(name="odd", const_value=ir.Tensor(array, name="odd", doc_string="a remark")))
+    assert serialize(model) == ir.to_proto(model).SerializeToString(deterministic=True)
+    assert serialized_size(model) == len(serialize(model))
+
+
 # --- on disk --------------------------------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zeropoint.data.batches import fed, feed_count, feeds
+from zeropoint.data.batches import Batches, batches, fed, feed_count, feeds
 from zeropoint.data.inputs import Array, Feed, InputInfo
 from zeropoint.data.labels import load_labels
 from zeropoint.data.open import open_data
@@ -16,11 +16,13 @@ __all__ = [
     "NOT_REAL",
     "PRESETS",
     "Array",
+    "Batches",
     "Feed",
     "InputInfo",
     "Preprocess",
     "Samples",
     "Source",
+    "batches",
     "fed",
     "feed_count",
     "feeds",

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from types import ModuleType
 from typing import Protocol, runtime_checkable
 
@@ -20,6 +21,7 @@ from zeropoint.errors import DataError
 
 # "package.module:function" or "path/to/file.py:function"; a drive letter's colon belongs to the path.
 _REFERENCE = re.compile(r"(?P<place>.+):(?P<function>[A-Za-z_]\w*)")
+_TURN = Lock()  # a user's data set is asked for one item at a time: it may not be made for several threads
 
 
 @runtime_checkable
@@ -159,7 +161,8 @@ def _import_file(path: Path) -> ModuleType:
 
 def _item(items: Indexed, index: int) -> object:
     try:
-        return items[index]
+        with _TURN:
+            return items[index]
     except Exception as error:
         raise DataError(f"item {index}: failed with {type(error).__name__}: {error}; mend the data set") from error
 

@@ -25,7 +25,7 @@ class Source(Protocol):
         """The name of a sample for messages and labels: a file's path below its folder, or a place in an array."""
 
     def sample(self, index: int) -> Feed:
-        """Read one sample: every input, with 1 along a batch axis; type and values are checked by `Samples`."""
+        """Read one sample: every input, with 1 along a batch axis; type and values are checked by `Samples`. Any thread may ask."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,16 +6,17 @@ import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from zeropoint.calibrate import Progress
 from zeropoint.data import Feed, Samples, feed_count, feeds
 from zeropoint.errors import ModelError
 from zeropoint.evaluate.evidence import Evidence, coverage
 from zeropoint.evaluate.fidelity import Labels, OutputFidelity, compare_outputs
 from zeropoint.evaluate.latency import Latency, compare_latency
+from zeropoint.graph.load import Source, given_size, load
 from zeropoint.graph.model import Model
 from zeropoint.graph.store import LARGEST_MESSAGE, open_session, serialize, serialized_size, weight_bytes
 from zeropoint.notes import Note, counted
 from zeropoint.plan import Plan
+from zeropoint.progress import Progress
 from zeropoint.rules import lint_model
 from zeropoint.runtime import open_runtime
 from zeropoint.targets import Target
@@ -23,44 +24,59 @@ from zeropoint.targets import Target
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Candidate:
-    """A network on its way: as it was given, prepared, and quantized under `plan`."""
+    """A network on its way: as it was given, which is read again where it is to be run, prepared, and quantized under `plan`."""
 
-    original: Model
+    original: Source
     prepared: Model
     quantized: Model
     plan: Plan
 
 
+@dataclass(frozen=True, slots=True)
+class _Judgement:
+    """What the samples told."""
+
+    fidelity: tuple[OutputFidelity, ...]
+    latency: Latency | None
+    notes: tuple[Note, ...]
+
+
+NOT_JUDGED = _Judgement((), None, ())
+
+
 def measure(candidate: Candidate, target: Target, judges: Samples | None, *, labels: Labels | None, progress: Progress) -> Evidence:
-    """Return what the quantized network costs and brings; without `judges` only that it loads, its size, coverage and rules.
+    """Return what the quantized network costs and brings; without `judges` only its size, coverage and rules.
 
     Raises:
         ModelError: a network does not load or run.
         DataError: a sample cannot be read or does not fit, or there are not as many labels as samples.
     """
-    original, quantized = candidate.original, candidate.quantized
-    float_session, session = open_session(original), open_session(quantized)
-    notes: list[Note] = []
-    fidelity: tuple[OutputFidelity, ...] = ()
-    latency = None
-    if judges is not None:
-        fidelity = compare_outputs(float_session.run, session.run, _counted(judges, notes, progress), labels=labels)
-        notes += _unjudged(float_session.outputs, fidelity, has_labels=labels is not None)
-        timed = _latency(original, quantized, target, next(iter(feeds(judges, 1, on_note=notes.append))))
-        latency = timed if isinstance(timed, Latency) else None
-        notes += [Note("latency", timed, kind="run")] if isinstance(timed, str) else []
+    quantized = candidate.quantized
+    judged = _judge(candidate, target, judges, labels=labels, progress=progress) if judges is not None else NOT_JUDGED
+    notes = list(judged.notes)
     findings = lint_model(quantized, target).findings
     notes += [Note(finding.node, f"breaks {finding.rule}: {finding.message}; {finding.remedy}") for finding in findings]
     return Evidence(
-        float_bytes=serialized_size(original),
+        float_bytes=given_size(candidate.original),
         quantized_bytes=serialized_size(quantized),
         coverage=coverage(candidate.prepared, candidate.plan, target),
-        fidelity=fidelity,
-        latency=latency,
+        fidelity=judged.fidelity,
+        latency=judged.latency,
         evaluation_data=judges.description if judges is not None else "",
         findings=findings,
         notes=tuple(notes),
     )
+
+
+def _judge(candidate: Candidate, target: Target, judges: Samples, *, labels: Labels | None, progress: Progress) -> _Judgement:
+    original, quantized = load(candidate.original), candidate.quantized
+    float_session, session = open_session(original), open_session(quantized)
+    notes: list[Note] = []
+    fidelity = compare_outputs(float_session.run, session.run, _counted(judges, notes, progress), labels=labels)
+    notes += _unjudged(float_session.outputs, fidelity, has_labels=labels is not None)
+    timed = _latency(original, quantized, target, next(iter(feeds(judges, 1, on_note=notes.append))))
+    notes += [Note("latency", timed, kind="run")] if isinstance(timed, str) else []
+    return _Judgement(fidelity, timed if isinstance(timed, Latency) else None, tuple(notes))
 
 
 def _counted(samples: Samples, notes: list[Note], progress: Progress) -> Iterator[Feed]:

@@ -76,7 +76,7 @@ def _compute(model: ir.Model, nodes: list[ir.Node], results: list[ir.Value]) -> 
         opset_imports=model.graph.opset_imports,
         name="constants",
     )
-    return list(open_session(ir.Model(graph, ir_version=model.ir_version)).run({}).values())
+    return list(open_session(ir.Model(graph, ir_version=model.ir_version), threads=1, single_run=True).run({}).values())
 
 
 def _input_bytes(node: ir.Node | None) -> int:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import mmap
+import os
+from collections import Counter
+from collections.abc import Mapping
 from math import prod
 from pathlib import Path
-from typing import cast
+from typing import Any, BinaryIO
 
 import numpy as np
 import onnx
@@ -14,13 +19,15 @@ import onnx.version_converter
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 from onnx.external_data_helper import _get_all_tensors as _all_tensors
-from onnx.external_data_helper import _get_attribute_tensors as _attribute_tensors
 from onnx.external_data_helper import uses_external_data
 
 from zeropoint.data.inputs import InputInfo
 from zeropoint.errors import ModelError
+from zeropoint.graph.initializers import Array
+from zeropoint.graph.wire import LARGE, Buffer, Cut, cut_weights, is_plain
 
 OLDEST_OPSET = 7
+HASHED_AT_ONCE = 1 << 24  # bytes; each piece waits for Python's lock, and a mapped file that shrinks would end the process
 Source = str | Path | bytes | onnx.ModelProto
 
 
@@ -34,21 +41,26 @@ def load(source: Source, *, min_opset: int = OLDEST_OPSET) -> ir.Model:
             before computes, or with external data that is missing, truncated or outside the model's folder.
     """
     name = source_name(source)
-    proto = _parse(source, name)
+    proto, weights = _parse(source, name)
     if not proto.graph.node:
         raise ModelError(f"{name}: found no nodes, expected an ONNX network; check that the file is complete, and that it is ONNX")
     for part in (proto.graph, *proto.functions):
         _check_order(part, frozenset(), name)
     opset = _default_opset(proto, name)
     folder = Path(source).parent if isinstance(source, str | Path) else None
-    for tensor in _all_tensors(proto):
+    external = [tensor for tensor in _all_tensors(proto) if uses_external_data(tensor)]
+    for tensor in external:
         _check_external(tensor, folder, name)
-    if folder is not None:  # initializers are read when they are wanted; onnx_ir would never read attributes, nor onnx convert either
-        for tensor in _all_tensors(proto) if opset < min_opset else _attribute_tensors(proto):
-            _embed(tensor, folder)
+    if external and folder is not None:
+        later = [] if opset < min_opset else [*filter(_is_read_later, proto.graph.initializer)]
+        for tensor in external:
+            if not any(tensor is kept for kept in later):
+                _embed(tensor, folder)
     if opset < min_opset:
-        proto = _convert(proto, name, to=min_opset)
-    return _deserialize(proto, folder, name)
+        for index, array in weights.items():
+            proto.graph.initializer[index].raw_data = array.tobytes()
+        proto, weights = _convert(proto, name, to=min_opset), {}
+    return _deserialize(proto, weights, folder, name)
 
 
 def source_name(source: Source) -> str:
@@ -60,24 +72,93 @@ def fingerprint(source: Source) -> str:
     """Return the SHA-256 of the file or bytes, without external data."""
     if isinstance(source, onnx.ModelProto):
         return hashlib.sha256(source.SerializeToString(deterministic=True)).hexdigest()
-    return hashlib.sha256(source if isinstance(source, bytes) else Path(source).read_bytes()).hexdigest()
+    if isinstance(source, bytes):
+        return hashlib.sha256(source).hexdigest()
+    digest, block = hashlib.sha256(), bytearray(HASHED_AT_ONCE)
+    with Path(source).open("rb") as file:
+        while size := file.readinto(block):
+            digest.update(memoryview(block)[:size])
+    return digest.hexdigest()
 
 
-def _parse(source: Source, name: str) -> onnx.ModelProto:
+def given_size(source: Source) -> int:
+    """Return how many bytes the network takes as it was given, with the external data that belongs to it.
+
+    Raises:
+        ModelError: there is no such file, or it is no ONNX network.
+    """
+    if isinstance(source, onnx.ModelProto):
+        return int(source.ByteSize())
+    if isinstance(source, bytes):
+        return len(source)
+    proto, _ = _parse(source, str(source), with_weights=False)
+    return Path(source).stat().st_size + sum(_extent(tensor)[1] for tensor in _all_tensors(proto) if uses_external_data(tensor))
+
+
+def _parse(source: Source, name: str, *, with_weights: bool = True) -> tuple[onnx.ModelProto, dict[int, Array]]:
+    """Return the network less its large weights, and those by number of the initializer."""
     if isinstance(source, onnx.ModelProto):
         copy = onnx.ModelProto()
         copy.CopyFrom(source)  # onnx_ir reads tensors where they lie, and renames them there
-        return copy
+        return copy, {}
+    if isinstance(source, bytes):
+        proto, cuts = _split(source, name)
+        return proto, {
+            cut.index: _aligned(source, cut, _dtype(proto, cut)).reshape(proto.graph.initializer[cut.index].dims) for cut in cuts
+        }
     try:
-        content = source if isinstance(source, bytes) else Path(source).read_bytes()
+        with Path(source).open("rb") as file:
+            if not os.fstat(file.fileno()).st_size:  # empty, or no file but a pipe
+                return _split(file.read(), name)[0], {}
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content, memoryview(content) as view:
+                proto, cuts = _split(view, name)
+            wanted = cuts if with_weights else ()
+            return proto, {
+                cut.index: _read(file, cut, _dtype(proto, cut)).reshape(proto.graph.initializer[cut.index].dims) for cut in wanted
+            }
     except OSError as error:
         raise ModelError(f"{name}: cannot be read ({error.strerror}); expected an ONNX file, check the path") from None
+
+
+def _split(content: Buffer, name: str) -> tuple[onnx.ModelProto, list[Cut]]:
+    """Parse the network less what was cut out: raw data of initializers, each an array of one of numpy's types."""
     try:
-        return cast(onnx.ModelProto, onnx.ModelProto.FromString(content))
+        skeleton, cuts = cut_weights(content)
+    except ValueError:
+        skeleton, cuts = bytes(content), []  # protobuf may know better
+    try:
+        proto = onnx.ModelProto.FromString(skeleton)
     except DecodeError:
         raise ModelError(
             f"{name}: found {len(content)} bytes that are not an ONNX model; the file is truncated or of another kind, get it again"
         ) from None
+    named = Counter(tensor.name for tensor in proto.graph.initializer)
+    weights = []
+    for cut in cuts:
+        tensor = proto.graph.initializer[cut.index]
+        is_alone = bool(tensor.name) and named[tensor.name] == 1
+        if is_alone and is_plain(ir.DataType(tensor.data_type)) and _extent(tensor)[1] == cut.size:
+            weights.append(cut)
+        else:  # what is wrong with it is said where it is used
+            tensor.raw_data = bytes(content[cut.offset : cut.offset + cut.size])
+    return proto, weights
+
+
+def _dtype(proto: onnx.ModelProto, cut: Cut) -> np.dtype[Any]:
+    return ir.DataType(proto.graph.initializer[cut.index].data_type).numpy()
+
+
+def _aligned(content: bytes, cut: Cut, dtype: np.dtype[Any]) -> Array:
+    found = np.frombuffer(content, dtype, cut.size // dtype.itemsize, cut.offset)
+    return found if found.flags.aligned else found.copy()
+
+
+def _read(file: BinaryIO, cut: Cut, dtype: np.dtype[Any]) -> Array:
+    array = np.empty(cut.size // dtype.itemsize, dtype)
+    file.seek(cut.offset)
+    if file.readinto(array.view(np.uint8)) != cut.size:  # type: ignore[attr-defined]
+        raise OSError(errno.EIO, "it changes while it is read")
+    return array
 
 
 def _check_order(graph: onnx.GraphProto | onnx.FunctionProto, around: frozenset[str], name: str) -> None:
@@ -141,6 +222,11 @@ def _check_external(tensor: onnx.TensorProto, folder: Path | None, name: str) ->
         raise ModelError(f"{where} has {found.st_nlink} hard links, expected one; put a copy of the file in its place")
 
 
+def _is_read_later(tensor: onnx.TensorProto) -> bool:
+    """Whether the initializer is a weight that stays in its file until it is wanted; not so the bodies' own, nor shapes and indices."""
+    return is_plain(ir.DataType(tensor.data_type)) and _extent(tensor)[1] >= LARGE
+
+
 def _embed(tensor: onnx.TensorProto, folder: Path) -> None:
     if not uses_external_data(tensor):
         return
@@ -149,7 +235,7 @@ def _embed(tensor: onnx.TensorProto, folder: Path) -> None:
         file.seek(offset)
         tensor.raw_data = file.read(size)
     del tensor.external_data[:]
-    tensor.data_location = onnx.TensorProto.DEFAULT
+    tensor.ClearField("data_location")
 
 
 def _extent(tensor: onnx.TensorProto) -> tuple[int, int]:
@@ -162,14 +248,18 @@ def _entry(tensor: onnx.TensorProto, key: str, default: str) -> str:
     return next((entry.value for entry in tensor.external_data if entry.key == key), default)
 
 
-def _deserialize(proto: onnx.ModelProto, folder: Path | None, name: str) -> ir.Model:
+def _deserialize(proto: onnx.ModelProto, weights: Mapping[int, Array], folder: Path | None, name: str) -> ir.Model:
     try:
         model = ir.from_proto(proto)
     except Exception as error:  # what a damaged file leads to is not for onnx_ir to foresee
         reason = str(error.__cause__ or error).strip().partition("\n")[0]
         raise ModelError(f"{name}: found a network that contradicts itself ({reason}); export it again") from None
-    if folder is not None:
-        ir.external_data.set_base_dir(model.graph, folder)
+    for index, array in weights.items():
+        tensor = proto.graph.initializer[index].name
+        model.graph.initializers[tensor].const_value = ir.Tensor(array, name=tensor)
+    for value in model.graph.initializers.values():
+        if folder is not None and isinstance(value.const_value, ir.ExternalTensor):
+            value.const_value.base_dir = folder
     return model
 
 

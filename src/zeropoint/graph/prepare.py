@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import count
+from typing import cast
 
 import onnx_ir as ir
 from onnx_ir.passes import common
@@ -95,13 +96,20 @@ def _lift_constants(model: ir.Model) -> None:
     graph = model.graph
     for node in [node for node in graph if node.op_type == "Constant" and node.domain == ""]:
         value = node.outputs[0]
-        tensor = ir.convenience.get_const_tensor(value)
+        tensor = _constant_tensor(node)
         if tensor is None or value.is_graph_output():
             continue
         name = str(value.name)
         value.name = f"{name}/unused"
         value.replace_all_uses_with(add_initializer(graph, name, tensor))
         graph.remove(node, safe=True)
+
+
+def _constant_tensor(node: ir.Node) -> ir.TensorProtocol | None:
+    attribute = node.attributes.get("value")
+    if attribute is None or attribute.type is not ir.AttributeType.TENSOR:
+        return ir.convenience.get_const_tensor(node.outputs[0])
+    return cast("ir.TensorProtocol | None", attribute.value)  # as_tensor checks it against a protocol, member by member
 
 
 def _remove_dropout(model: ir.Model) -> None:

@@ -1,16 +1,21 @@
-"""Write networks: into memory or a scratch folder for a session, and to disk whole or not at all."""
+"""Write networks: into memory, for a session, and to disk whole or not at all."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+import onnx
 import onnx_ir as ir
 
 from zeropoint.errors import OutputError
-from zeropoint.runtime.onnxruntime import Session
+from zeropoint.graph.initializers import Array
+from zeropoint.graph.wire import LARGE, Buffer, insert_weights, is_plain
+from zeropoint.runtime.onnxruntime import Optimization, Session
 
 # A protobuf message ends at 2 GiB; weights beyond this go into a file of their own beside the model.
 LARGEST_MESSAGE = 1_800_000_000
@@ -18,16 +23,14 @@ LARGEST_MESSAGE = 1_800_000_000
 
 def serialize(model: ir.Model) -> bytes:
     """Return the model as ONNX bytes with all weights inside."""
-    ir.external_data.load_to_model(model)
-    return bytes(ir.to_proto(model).SerializeToString(deterministic=True))
+    return b"".join(_pieces(model))
 
 
 def serialized_size(model: ir.Model) -> int:
     """Return how many bytes the model takes as ONNX: of its weights alone, where these lie in a file of their own."""
     if weight_bytes(model) > LARGEST_MESSAGE:
         return weight_bytes(model)
-    ir.external_data.load_to_model(model)
-    return int(ir.to_proto(model).ByteSize())
+    return sum(map(len, _pieces(model)))
 
 
 def weight_bytes(model: ir.Model) -> int:
@@ -35,14 +38,77 @@ def weight_bytes(model: ir.Model) -> int:
     return sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
 
 
-def open_session(model: ir.Model, *, optimize: bool = True, threads: int = 0) -> Session:
-    """Return a session that runs the model, whatever its size."""
-    if weight_bytes(model) <= LARGEST_MESSAGE:
-        return Session(serialize(model), optimize=optimize, threads=threads)
-    with tempfile.TemporaryDirectory(prefix="zeropoint-") as folder:  # the session has read the weights when it returns
-        path = Path(folder) / "model.onnx"
-        ir.save(model, path, external_data="model.onnx.data")
-        return Session(path, optimize=optimize, threads=threads)
+def open_session(model: ir.Model, *, optimize: Optimization = "all", threads: int = 0, single_run: bool = False) -> Session:
+    """Return a session that runs the model, whatever its size; the large weights are handed over where they lie. Options: see Session."""
+    return open_proto(*skeleton(model), optimize=optimize, threads=threads, single_run=single_run)
+
+
+def open_proto(
+    proto: onnx.ModelProto, weights: Mapping[str, Array], *, optimize: Optimization = "all", threads: int = 0, single_run: bool = False
+) -> Session:
+    """Return a session that runs what `skeleton` returned, which stays as it is."""
+    content = (_fed(proto, weights) if single_run else proto).SerializeToString()
+    return Session(content, weights=weights, optimize=optimize, threads=threads, single_run=single_run)
+
+
+def _fed(proto: onnx.ModelProto, weights: Mapping[str, Array]) -> onnx.ModelProto:
+    """Return the model with the weights turned from initializers into inputs."""
+    fed_model = onnx.ModelProto()
+    fed_model.CopyFrom(proto)
+    graph = fed_model.graph
+    listed = {value.name for value in graph.input}
+    fed = [tensor for tensor in graph.initializer if tensor.name in weights and tensor.name not in listed]
+    graph.input.extend(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims) for tensor in fed)
+    kept = [tensor for tensor in graph.initializer if tensor.name not in weights]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    return fed_model
+
+
+def skeleton(model: ir.Model) -> tuple[onnx.ModelProto, dict[str, Array]]:
+    """Return the model with its large weights as if they lay in files, and those weights by name, where they lie."""
+    values = model.graph.initializers
+    stored = {name: value.const_value for name, value in values.items() if value.const_value is not None and _is_large(value.const_value)}
+    weights = {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in stored.items()}
+    try:  # in place, as onnx_ir's own writer of external data does
+        for name, tensor in stored.items():
+            values[name].const_value = _elsewhere(tensor, name)
+        return ir.serde.serialize_model(model), weights
+    finally:
+        for name, tensor in stored.items():
+            values[name].const_value = tensor
+
+
+def _is_large(tensor: ir.TensorProtocol) -> bool:
+    # What stands as it came with a file may be written in other ways than as raw data.
+    return is_plain(tensor.dtype) and tensor.nbytes >= LARGE and not isinstance(tensor, ir.serde.TensorProtoTensor)
+
+
+def _elsewhere(tensor: ir.TensorProtocol, name: str) -> ir.ExternalTensor:
+    return ir.ExternalTensor(
+        "weights",
+        offset=0,
+        length=tensor.nbytes,
+        dtype=tensor.dtype,
+        shape=ir.Shape(tensor.shape.numpy()),
+        name=name,
+        doc_string=tensor.doc_string,
+        metadata_props=dict(tensor.metadata_props),
+    )
+
+
+def _pieces(model: ir.Model) -> list[Buffer]:
+    """Return what the model is as ONNX bytes, in pieces: large weights where they lie."""
+    ir.external_data.load_to_model(model)
+    proto, weights = skeleton(model)
+    numbers: dict[int, memoryview] = {}
+    for number, tensor in enumerate(proto.graph.initializer):
+        if tensor.name in weights:
+            tensor.ClearField("external_data")
+            tensor.ClearField("data_location")
+            tensor.raw_data = b""
+            numbers[number] = weights[tensor.name].reshape(-1).view(np.uint8).data
+    return insert_weights(proto.SerializeToString(deterministic=True), numbers)
 
 
 def save(model: ir.Model, path: str | Path, *, check: Callable[[Path], object]) -> None:
@@ -59,10 +125,10 @@ def save(model: ir.Model, path: str | Path, *, check: Callable[[Path], object]) 
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".zeropoint-") as folder:
             written = Path(folder) / path.name
             if external is None:
-                _write(written, serialize(model))
+                _write(written, _pieces(model), meanwhile=lambda: check(written))
             else:
                 ir.save(model, written, external_data=external)
-            check(written)
+                check(written)
             if external is None:
                 os.replace(written, path)
             else:
@@ -77,11 +143,20 @@ def write_text(path: str | Path, text: str) -> None:
     Raises:
         OutputError: the folder is missing or not writable, or the disk is full.
     """
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        OutputError: the folder is missing or not writable, or the disk is full.
+    """
     path = Path(path)
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".zeropoint-") as folder:
             written = Path(folder) / path.name
-            _write(written, text.encode())
+            _write(written, [content])
             os.replace(written, path)
     except OSError as error:
         raise _not_written(path, error) from None
@@ -109,8 +184,11 @@ def _not_written(path: Path, error: OSError) -> OutputError:
     )
 
 
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
+def _write(path: Path, pieces: Iterable[Buffer], *, meanwhile: Callable[[], object] = lambda: None) -> None:
+    """Write a file down to the disk; `meanwhile` is called when all is written, and the disk has yet to take it in."""
+    with path.open("wb") as file, ThreadPoolExecutor(1) as worker:
+        file.writelines(pieces)
         file.flush()
-        os.fsync(file.fileno())
+        synced = worker.submit(os.fsync, file.fileno())
+        meanwhile()
+        synced.result()

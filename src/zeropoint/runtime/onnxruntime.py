@@ -4,36 +4,62 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from zeropoint.errors import ModelError
+from zeropoint.errors import ModelError, RecipeError
 
 Array = npt.NDArray[np.generic]
 FATAL_ONLY = 4
+NO_WEIGHTS: Mapping[str, Array] = {}
+CPU = "CPUExecutionProvider"
+SUFFIX = "ExecutionProvider"
+# What a provider would round away by default: statistics are of the network as it was trained.
+FULL_PRECISION: Mapping[str, Mapping[str, str]] = {"CUDAExecutionProvider": {"use_tf32": "0"}}
+Optimization = Literal["all", "basic", "none"]
+LEVELS = {
+    "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "none": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+}
 
 
 class Session:
     """A loaded network; `run` maps input arrays to output arrays, by name."""
 
-    def __init__(self, model: bytes | Path, *, optimize: bool = True, threads: int = 0) -> None:
-        """Load `model`; `optimize` lets the runtime fuse operators, `threads` = 0 takes all cores.
+    def __init__(
+        self,
+        model: bytes | Path,
+        *,
+        weights: Mapping[str, Array] = NO_WEIGHTS,
+        optimize: Optimization = "all",
+        threads: int = 0,
+        single_run: bool = False,
+        provider: str = CPU,
+        plan_memory: bool = True,
+    ) -> None:
+        """Load `model`.
+
+        weights: by name, those of its initializers that it says lie in files; they are read where they lie. optimize: fuse operators,
+        fold constants only, or run the nodes as they stand. threads: 0 takes all cores. single_run: prepare nothing that only many
+        runs pay for; the weights are inputs then. provider: what runs it, and the CPU where that cannot. plan_memory: lay all tensors
+        of a run out in one piece of memory, which takes more of it where many are alive at the end.
 
         Raises:
             ModelError: ONNX Runtime cannot load it; the message holds its reason.
         """
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = FATAL_ONLY
-        options.intra_op_num_threads = threads
-        levels = onnxruntime.GraphOptimizationLevel
-        options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_ENABLE_BASIC
-        try:
-            source = model if isinstance(model, bytes) else str(model)
-            self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the bindings raise a dozen classes without a common root
-            raise ModelError(f"ONNX Runtime cannot load the model: {_first_line(error)}") from None
+        self._fed = weights if single_run else NO_WEIGHTS
+        options = _options(optimize, threads=threads)
+        options.enable_mem_pattern = plan_memory and not single_run
+        if single_run:
+            options.add_session_config_entry("session.disable_prepacking", "1")
+            options.enable_cpu_mem_arena = False
+        self._session = _load(model, NO_WEIGHTS if single_run else weights, options, provider=provider)
+        if provider not in self._session.get_providers():  # of which ONNX Runtime tells only its log
+            raise ModelError(f"ONNX Runtime cannot run the model on {provider}: it failed to start; see that its libraries are installed")
         self.outputs: tuple[str, ...] = tuple(output.name for output in self._session.get_outputs())
 
     def run(self, feed: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
@@ -46,10 +72,56 @@ class Session:
         if not names:  # by which ONNX Runtime would mean all
             return {}
         try:
-            return dict(zip(names, self._session.run(names, dict(feed)), strict=True))
+            return dict(zip(names, self._session.run(names, {**self._fed, **feed}), strict=True))
         except Exception as error:
             shapes = ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in feed.items())
             raise ModelError(f"ONNX Runtime cannot run the model on {shapes or 'no input'}: {_first_line(error)}") from None
+
+
+def write_optimized(model: bytes, path: Path, *, weights: Mapping[str, Array], provider: str = CPU) -> None:
+    """Write `model` to `path` as a session with all optimizations would run it, with its weights in files beside it.
+
+    Raises:
+        ModelError: ONNX Runtime cannot load it; the message holds its reason.
+    """
+    options = _options("all", threads=1)
+    options.optimized_model_filepath = str(path)
+    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", f"{path.name}.data")
+    _load(model, weights, options, provider=provider)
+
+
+def _options(optimize: Optimization, *, threads: int) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = FATAL_ONLY
+    options.intra_op_num_threads = threads
+    options.graph_optimization_level = LEVELS[optimize]
+    return options
+
+
+def _load(model: bytes | Path, weights: Mapping[str, Array], options: Any, *, provider: str) -> Any:
+    try:
+        options.add_external_initializers(list(weights), [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()])
+        source = model if isinstance(model, bytes) else str(model)
+        providers = [(name, dict(FULL_PRECISION.get(name, {}))) for name in dict.fromkeys([provider, CPU])]
+        return onnxruntime.InferenceSession(source, options, providers=providers)
+    except Exception as error:  # the bindings raise a dozen classes without a common root
+        raise ModelError(f"ONNX Runtime cannot load the model: {_first_line(error)}") from None
+
+
+def provider_name(text: str) -> str:
+    """Return ONNX Runtime's name of the execution provider that `text` stands for, such as "cpu" or "CUDAExecutionProvider".
+
+    Raises:
+        RecipeError: this installation of ONNX Runtime does not have it.
+    """
+    offered = {str(name).removesuffix(SUFFIX).lower(): str(name) for name in onnxruntime.get_available_providers()}
+    name = offered.get(text.removesuffix(SUFFIX).lower())
+    if name is None:
+        raise RecipeError(
+            f"provider: found {text!r}, expected one of {', '.join(offered)}, which this onnxruntime has; "
+            "others come with other packages, such as onnxruntime-gpu"
+        )
+    return name
 
 
 def _first_line(error: Exception) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +21,13 @@ def is_installed() -> bool:
     return find_spec("openvino") is not None
 
 
+@cache  # each sets up a stack for signals on its thread, and two that end in the order of their making leave it to the next interrupt
+def _core() -> Any:
+    import openvino
+
+    return openvino.Core()
+
+
 class Session:
     """A network compiled for the CPU; `run` maps input arrays to output arrays, by name."""
 
@@ -28,10 +37,8 @@ class Session:
         Raises:
             ModelError: OpenVINO cannot load it; the message holds its reason.
         """
-        import openvino
-
+        core = _core()
         try:
-            core = openvino.Core()
             source = core.read_model(model=model, weights=b"") if isinstance(model, bytes) else core.read_model(str(model))
             self._compiled = core.compile_model(source, "CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"})
         except RuntimeError as error:
