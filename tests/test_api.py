@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from onnx import numpy_helper
 from PIL import Image
 
 from zeropoint import api, decide
-from zeropoint.calibrate import calibrate
+from zeropoint.calibrate import Subject, calibrate
 from zeropoint.data import choice
 from zeropoint.demo import PIXEL_MEAN, PIXEL_STD, Digits, load_digits
 from zeropoint.errors import DataError, ModelError, PlanError, RecipeError
@@ -431,13 +432,17 @@ def test_plan_made_from_random_data_says_so_wherever_it_is_used(digits: Digits) 
 def test_held_out_samples_do_not_calibrate(digits: Digits, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, list[bytes]] = {"calibrate": [], "compare_outputs": []}
 
-    def spied(feeds: Iterable[dict[str, Array]], stage: str) -> Iterator[dict[str, Array]]:
+    def spied(subject: Subject, *rest: Any, **options: Any) -> Any:
+        seen["calibrate"] += [feed["image"].tobytes() for block in subject.batches for feed in block]
+        return calibrate(subject, *rest, **options)
+
+    def judged_on(feeds: Iterable[dict[str, Array]]) -> Iterator[dict[str, Array]]:
         for feed in feeds:
-            seen[stage].append(feed["image"].tobytes())
+            seen["compare_outputs"].append(feed["image"].tobytes())
             yield feed
 
-    monkeypatch.setattr(decide, "calibrate", lambda net, tensors, feeds, **k: calibrate(net, tensors, spied(feeds, "calibrate"), **k))
-    monkeypatch.setattr(measure, "compare_outputs", lambda a, b, feeds, **k: compare_outputs(a, b, spied(feeds, "compare_outputs"), **k))
+    monkeypatch.setattr(decide, "calibrate", spied)
+    monkeypatch.setattr(measure, "compare_outputs", lambda a, b, feeds, **k: compare_outputs(a, b, judged_on(feeds), **k))
     api.quantize(digits.model, data=digits.calibration[:50], target="tensorrt", samples=30)
     assert {stage: len(set(feeds)) for stage, feeds in seen.items()} == {"calibrate": 30, "compare_outputs": 20}
     assert set(seen["calibrate"]).isdisjoint(seen["compare_outputs"])
@@ -481,23 +486,34 @@ def test_labels_follow_the_batches_that_a_fixed_network_takes(target: str, count
     assert (f"3 of {count} samples left out: they fill no batch of 4" in reasons(result)) is (count == 43)
 
 
-def test_labels_follow_where_another_shape_breaks_a_batch() -> None:
-    model = network(
-        "(float[2, T, 8] x) => (float[2, 8] y) "
-        "{ m = ReduceMax <axes = [1], keepdims = 0> (x) a = MatMul(m, w) r = Relu(a) y = MatMul(r, v) }",
-        w=np.eye(8, dtype=np.float32),
-        v=normal(8, 8),
-    )
-    lengths = [3, 5, 5, 3, 3, 3, 5, 5]  # the first and one of the later 3 fill no batch of their own length
-    samples = [normal(length, 8, seed=length * 100 + i) for i, length in enumerate(lengths)]
-    classes = [float_classes(model, [np.stack([sample, sample])])[0] for sample in samples]
-    result = api.quantize(model, data=normal(8, 4, 8), eval_data=samples, labels=classes, target="tensorrt")
+OF_ANY_LENGTH = network(
+    "(float[2, T, 8] x) => (float[2, 8] y) { m = ReduceMax <axes = [1], keepdims = 0> (x) a = MatMul(m, w) r = Relu(a) y = MatMul(r, v) }",
+    w=np.eye(8, dtype=np.float32),
+    v=normal(8, 8),
+)
+
+
+def of_lengths(*lengths: int) -> list[Array]:
+    return [normal(length, 8, seed=length * 100 + i) for i, length in enumerate(lengths)]
+
+
+def test_labels_follow_where_whole_batches_have_other_shapes() -> None:
+    samples = of_lengths(3, 3, 5, 5, 3, 3, 4)
+    classes = [float_classes(OF_ANY_LENGTH, [np.stack([sample, sample])])[0] for sample in samples]
+    result = api.quantize(OF_ANY_LENGTH, data=normal(8, 4, 8), eval_data=samples, labels=classes, target="tensorrt")
     assert result.evidence.fidelity[0].float_accuracy == 1.0
-    assert "2 of 8 samples left out" in reasons(result)
+    assert "1 of 7 samples left out" in reasons(result)
+
+
+@pytest.mark.parametrize("option", ["data", "eval_data"])
+def test_another_shape_within_a_batch_that_is_fixed_is_an_error(option: str) -> None:
+    given: dict[str, Any] = {"data": normal(8, 4, 8), "eval_data": normal(8, 4, 8), option: of_lengths(3, 3, 5, 3)}
+    with pytest.raises(DataError, match=r"batch 1: found samples of .* expected one shape, since the network takes batches of 2"):
+        api.quantize(OF_ANY_LENGTH, target="tensorrt", **given)
 
 
 def test_too_few_samples_for_one_batch_is_an_error() -> None:
-    with pytest.raises(DataError, match="found too few samples of one shape to fill a batch, expected at least 4"):
+    with pytest.raises(DataError, match="found too few samples to fill a batch, expected at least 4"):
         api.quantize(FIXED, data=normal(3, 8), target="tensorrt")
 
 
@@ -697,19 +713,23 @@ def test_batch_size_and_order_hardly_move_the_scales(digits: Digits, one_by_one:
     np.testing.assert_allclose(scales(result), scales(one_by_one), rtol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("batch_size", "calibrating"), [(1, [(i, 16) for i in range(1, 17)]), (7, [(1, 3), (2, 3), (3, 3)])], ids=["one-by-one", "batches"]
-)
-def test_progress_counts_to_the_end_of_each_stage(digits: Digits, batch_size: int, calibrating: list[tuple[int, int]]) -> None:
+def stages(steps: list[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
+    """The steps, less the memory that a calibration tells of before it begins."""
+    return [(re.sub(r" \(about \d+ MB\)$", "", stage), done, total) for stage, done, total in steps]
+
+
+@pytest.mark.parametrize(("batch_size", "blocks"), [(1, 16), (7, 3)], ids=["one-by-one", "batches"])
+def test_progress_counts_to_the_end_of_each_stage(digits: Digits, batch_size: int, blocks: int) -> None:
     steps: list[tuple[str, int, int]] = []
     quick(digits, batch_size=batch_size, eval_data=digits.test[:3], evaluate=True, progress=lambda *step: steps.append(step))
-    assert steps == [*(("calibrating", *step) for step in calibrating), *(("evaluating", i, 3) for i in (1, 2, 3))]
+    expected = [*(("calibrating", done, blocks) for done in range(blocks + 1)), *(("evaluating", done, 3) for done in (1, 2, 3))]
+    assert stages(steps) == expected
 
 
 def test_progress_counts_the_batches_of_a_fixed_network() -> None:
     steps: list[tuple[str, int, int]] = []
     api.quantize(FIXED, data=normal(14, 8), samples=8, batch_size=1, target="tensorrt", progress=lambda *step: steps.append(step))
-    assert steps == [("calibrating", 1, 2), ("calibrating", 2, 2), ("evaluating", 1, 1)]
+    assert stages(steps) == [*(("calibrating", done, 2) for done in range(3)), ("evaluating", 1, 1)]
 
 
 # --- the small functions ---------------------------------------------------------------------------------------------------

@@ -1,29 +1,32 @@
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from tests.graph.networks import Array, Feed, network
+from tests.graph.networks import Array, network
 
 from zeropoint import decide as module
-from zeropoint.calibrate import calibrate
+from zeropoint.calibrate import Effort, Subject, calibrate, load_statistics
 from zeropoint.data import Samples, open_data
-from zeropoint.decide import decide
-from zeropoint.errors import DataError, RecipeError
+from zeropoint.decide import Observed, decide, observe_network
+from zeropoint.errors import DataError
 from zeropoint.graph.load import input_infos, load
 from zeropoint.graph.model import Model
 from zeropoint.graph.prepare import prepare
 from zeropoint.graph.store import serialize
+from zeropoint.graph.taps import Taps
+from zeropoint.notes import Note
 from zeropoint.plan import Plan, Provenance, from_json, to_json
 from zeropoint.recipe import Recipe
 from zeropoint.statistics.network import Statistics
-from zeropoint.targets import get_target
+from zeropoint.targets import TARGETS, get_target
 
 FREE, FIXED = "float[N,16] x", "float[4,16] x"
 GEMMS = "a = Gemm(x, w, b) r = Relu(a) y = Gemm(r, v)"
@@ -42,8 +45,15 @@ def samples(model: Model, data: object = DATA) -> Samples:
     return open_data(data, input_infos(model))
 
 
-def decided(model: Model, recipe: Recipe = PLAIN, *, data: object = DATA, target: str = "tensorrt", **given: Any) -> Plan:
-    return decide(model, samples(model, data), get_target(target), recipe, **given)
+def seen(
+    model: Model, recipe: Recipe = PLAIN, *, data: object = DATA, target: str = "tensorrt", checkpoint: Path | None = None, **given: Any
+) -> Observed:
+    effort, goal = Effort(checkpoint=checkpoint), get_target(target)
+    return observe_network(model, samples(model, data), sha256=lambda: "of the file", target=goal, recipe=recipe, effort=effort, **given)
+
+
+def decided(model: Model, recipe: Recipe = PLAIN, *, target: str = "tensorrt", **given: Any) -> Plan:
+    return decide(model, seen(model, recipe, target=target, **given), get_target(target), recipe)
 
 
 def float_range(model: onnx.ModelProto, tensor: str, data: Array) -> tuple[float, float]:
@@ -71,6 +81,7 @@ def test_provenance_holds_the_recipe_and_the_versions() -> None:
     assert decided(prepared(), recipe).provenance == Provenance(
         zeropoint=version("zeropoint"),
         onnxruntime=onnxruntime.__version__,
+        model_sha256="of the file",
         calibration_data="40 of 40 samples of arrays in memory",
         batch_size=3,
         solver="percentile:99",
@@ -118,19 +129,25 @@ def test_the_recipe_decides_which_operators_read_codes(recipe: Recipe, readers: 
 # --- biases ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("bias", "axes", "corrected"), [("corrected", (("x", 1), ("r", 1)), ["b", "y/bias"]), ("kept", (), [])])
-def test_channel_means_are_taken_only_where_biases_are_corrected(
-    bias: Any, axes: tuple[tuple[str, int], ...], corrected: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[Sequence[tuple[str, int]]] = []
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Taps]:
+    """The taps of each calibration."""
+    taps: list[Taps] = []
 
-    def spy(model: Model, tensors: list[str], feeds: Iterable[Feed], *, channel_axes: Sequence[tuple[str, int]], **rest: Any) -> Statistics:
-        asked.append(channel_axes)
-        return calibrate(model, tensors, feeds, channel_axes=channel_axes, **rest)
+    def spy(subject: Subject, wanted: Taps, effort: Effort, **rest: Any) -> tuple[Statistics, tuple[Note, ...]]:
+        taps.append(wanted)
+        return calibrate(subject, wanted, effort, **rest)
 
     monkeypatch.setattr(module, "calibrate", spy)
+    return taps
+
+
+@pytest.mark.parametrize(("bias", "axes", "corrected"), [("corrected", (("x", 1), ("r", 1)), ["b", "y/bias"]), ("kept", (), [])])
+def test_channel_means_are_taken_only_where_biases_are_corrected(
+    bias: Any, axes: tuple[tuple[str, int], ...], corrected: list[str], asked: list[Taps]
+) -> None:
     plan = decided(prepared(), replace(PLAIN, bias=bias))
-    assert asked == [axes]
+    assert asked == [Taps(("x", "r"), axes)]
     assert [correction.tensor for correction in plan.corrections] == corrected
 
 
@@ -171,22 +188,81 @@ def test_progress_counts_batches(inputs: str, batch_size: int, steps: int) -> No
     told: list[tuple[str, int, int]] = []
     recipe = replace(PLAIN, batch_size=batch_size)
     decided(prepared(inputs=inputs), recipe, data=DATA[:10], progress=lambda *step: told.append(step))
-    assert told == [("calibrating", done, steps) for done in range(1, steps + 1)]
+    assert [step[1:] for step in told] == [(done, steps) for done in range(steps + 1)]
+    assert all(step[0].startswith("calibrating (about ") for step in told)
 
 
-@pytest.mark.parametrize(
-    ("inputs", "data", "recipe", "error", "message"),
-    [
-        pytest.param(FREE, DATA, Recipe(solver="mean"), RecipeError, "solver: found 'mean'", id="no such solver"),
-        pytest.param(FIXED, DATA[:3], PLAIN, DataError, "found too few samples of one shape to fill a batch", id="no whole batch"),
-    ],
-)
-def test_what_cannot_be_decided_is_an_error(inputs: str, data: Array, recipe: Recipe, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        decided(prepared(inputs=inputs), recipe, data=data)
+def test_data_that_fills_no_batch_is_an_error() -> None:
+    with pytest.raises(DataError, match="found too few samples to fill a batch"):
+        decided(prepared(inputs=FIXED), data=DATA[:3])
 
 
 def test_a_network_with_nothing_to_quantize_gives_an_empty_plan() -> None:
     plan = decided(prepared("y = Softmax(x)", FREE, {}))
     assert (plan.entries, plan.corrections, plan.notes) == ((), (), ())
     assert plan.provenance.calibration_data == "40 of 40 samples of arrays in memory"
+
+
+# --- what is kept for later ------------------------------------------------------------------------------------------------
+
+
+def test_what_was_observed_tells_of_the_calibration() -> None:
+    found = seen(prepared(), replace(PLAIN, batch_size=7), data=DATA[:20])
+    source = found.source
+    assert (source.model_sha256, source.data, source.blocks, source.batch_size) == (
+        "of the file",
+        "20 of 20 samples of arrays in memory",
+        3,
+        7,
+    )
+    assert (source.zeropoint, source.onnxruntime) == (version("zeropoint"), onnxruntime.__version__)
+    assert len(source.data_sha256) == 64
+    assert found.facts["x"].shape == (7, 16)
+    assert list(found.statistics.tensors) == ["x", "r"]
+
+
+def test_other_samples_of_the_same_data_are_told_apart() -> None:
+    model = prepared()
+    goal = get_target("tensorrt")
+    hashes = {
+        observe_network(model, chosen, sha256=str, target=goal, recipe=PLAIN, effort=Effort()).source.data_sha256
+        for chosen in (samples(model)[:4], samples(model)[4:8], samples(model)[:8:2], samples(model)[:4])
+    }
+    assert len(hashes) == 3
+
+
+def test_a_checkpoint_holds_what_every_target_needs(tmp_path: Path, asked: list[Taps]) -> None:
+    model = prepared()
+    seen(model, checkpoint=tmp_path / "stats")
+    [kept] = asked
+    for target in TARGETS:
+        asked.clear()
+        seen(model, target=target)
+        assert asked[0].less(kept) == Taps(())
+    assert load_statistics(tmp_path / "stats").whole.taps.less(kept) == Taps(())
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_plan_is_made_from_what_a_checkpoint_holds(target: str, tmp_path: Path) -> None:
+    model = prepared()
+    seen(model, checkpoint=tmp_path / "stats")
+    kept = load_statistics(tmp_path / "stats")
+    goal = get_target(target)
+    plan = decide(model, Observed(kept.source, kept.facts, kept.whole.statistics), goal, PLAIN)
+    assert plan == decided(model, target=target)
+
+
+def test_a_tensor_that_was_not_observed_is_an_error() -> None:
+    model = prepared()
+    found = seen(model, replace(PLAIN, exclude=("a",)))
+    with pytest.raises(DataError, match=r"^statistics: found none of 'x', expected those of every tensor that tensorrt quantizes"):
+        decide(model, found, get_target("tensorrt"), PLAIN)
+    nothing = replace(found, statistics=Statistics({}, {}))
+    with pytest.raises(DataError, match=r"^statistics: found none of 'x' and 1 more, expected"):
+        decide(model, nothing, get_target("tensorrt"), PLAIN)
+
+
+def test_notes_of_the_calibration_reach_the_plan() -> None:
+    model = prepared()
+    note = Note("memory_budget", "the data was run twice", kind="run")
+    assert decide(model, replace(seen(model), notes=(note,)), get_target("tensorrt"), PLAIN).notes == (note,)

@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from zeropoint.api import inspect, lint, quantize, solve_range
+    from zeropoint.api import inspect, lint, quantize, solve, solve_range
     from zeropoint.errors import DataError, ModelError, OutputError, PlanError, RecipeError, ZeropointError
     from zeropoint.numerics.affine import QParams, Range, dequantize_array, qparams_from_range, quantize_array
     from zeropoint.numerics.formats import FORMATS
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _HOMES = {
     # networks
     "quantize": "zeropoint.api",
+    "solve": "zeropoint.api",
     "inspect": "zeropoint.api",
     "lint": "zeropoint.api",
     # arrays
@@ -42,6 +43,7 @@ _HOMES = {
 __all__ = [  # noqa: RUF022  (grouped as _HOMES is)
     # networks
     "quantize",
+    "solve",
     "inspect",
     "lint",
     # arrays

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import numpy.typing as npt
 
-from zeropoint.calibrate import Progress, silent
+from zeropoint.calibrate import effort, load_statistics
 from zeropoint.data import Preprocess, load_preprocess
-from zeropoint.data.choice import Request, choose_samples
-from zeropoint.decide import decide
+from zeropoint.data.choice import Choice, Request, choose_samples
+from zeropoint.decide import Observed, decide, observe_network
 from zeropoint.errors import ModelError, PlanError
 from zeropoint.evaluate.measure import Candidate, measure
 from zeropoint.graph.load import Source, fingerprint, input_infos, load
@@ -24,10 +27,11 @@ from zeropoint.numerics.affine import Range
 from zeropoint.numerics.formats import get_format
 from zeropoint.numerics.spec import Spec
 from zeropoint.plan import Plan, load_plan
+from zeropoint.progress import Progress, silent
 from zeropoint.recipe import Recipe
 from zeropoint.result import Result
 from zeropoint.rules import Lint, lint_model
-from zeropoint.statistics.solvers import solve
+from zeropoint.statistics import solvers
 from zeropoint.statistics.tensor import observe
 from zeropoint.targets import Target, get_target
 
@@ -53,6 +57,10 @@ def quantize(  # noqa: PLR0913  (the one wide function: each option of the comma
     eval_data: object = None,
     labels: object = None,
     evaluate: bool = True,
+    workers: int = 1,
+    memory_budget: int | str | None = None,
+    provider: str = "cpu",
+    checkpoint: str | Path | None = None,
     progress: Progress = silent,
 ) -> Result:
     """Quantize a float network for a target, and measure the result before handing it over.
@@ -63,7 +71,13 @@ def quantize(  # noqa: PLR0913  (the one wide function: each option of the comma
     "key=value" changes behind them in a list, or a Preprocess. labels: "folder", "stem" or a file, for accuracy. solver,
     weight_solver: how ranges are found. include, exclude: shell patterns over node names, or operator types. bias: corrected for the
     mean error of the rounded weights, or kept. plan: start from these decisions instead of calibrating.
-    evaluate=False skips the comparison; that the result loads and keeps its target's rules is always checked.
+    workers: processes that calibrate, each with its share of the cores, of which one alone uses all as well; a script that asks for
+    several runs its own work under `if __name__ == "__main__":`. memory_budget: what the process may take, in bytes or as "2GB": where
+    the tensors of a batch do not fit, the data is run several times. Neither changes a bit of the result. checkpoint: a file that keeps
+    the statistics as they grow; a later run goes on from there to the same bytes, and `solve` needs nothing else. It serves every
+    target, and so observes more tensors for some. provider: of ONNX Runtime, for calibration, such as "cuda"; it rounds otherwise.
+    evaluate=False skips the comparison, and the network is not run; that it keeps its target's rules is always checked, and that it
+    loads when it is saved.
 
     Raises:
         ModelError, DataError, RecipeError, PlanError: as their names say, with what was found, what was expected, and what to do.
@@ -88,23 +102,98 @@ def quantize(  # noqa: PLR0913  (the one wide function: each option of the comma
         weight_storage=weight_storage,
         seed=seed,
     )
+    how = effort(workers=workers, memory_budget=memory_budget, provider=provider, checkpoint=checkpoint)
+    with _old_objects_left_alone(), ThreadPoolExecutor(1) as worker:
+        sha256 = worker.submit(fingerprint, model)  # beside the rest: hashing lets go of Python's lock
+        network = load(model, min_opset=goal.min_opset)
+        notes = prepare(network)
+        given = plan if isinstance(plan, Plan | None) else load_plan(plan)
+        if given is not None:
+            how.check_beside_plan()
+            notes = (*notes, *_check_plan(given, goal, recipe, sha256=sha256.result()))
+        images = preprocess if isinstance(preprocess, Preprocess | None) else load_preprocess(preprocess)
+        request = Request(data, eval_data, labels, images, recipe, input_infos(network))
+        choice = choose_samples(request, calibrate=given is None, evaluate=evaluate)
+        if given is None:
+            assert choice.calibration is not None  # it was asked for
+            observed = observe_network(
+                network, choice.calibration, sha256=sha256.result, target=goal, recipe=recipe, effort=how, progress=progress
+            )
+            given = decide(network, observed, goal, recipe)
+            notes = (*notes, *observed.run_notes)
+        quantized = materialize(network, given, weight_storage=recipe.weight_storage)
+        candidate = Candidate(original=model, prepared=network, quantized=quantized, plan=given)
+        return _result(candidate, goal, choice, notes, progress=progress)
+
+
+def solve(  # noqa: PLR0913  (as quantize)
+    statistics: str | Path,
+    model: Source,
+    *,
+    target: str | Target,
+    solver: str = "auto",
+    weight_solver: Literal["mse", "minmax"] = "mse",
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    bias: Literal["corrected", "kept"] = "corrected",
+    weight_storage: Literal["integer", "float"] = "integer",
+) -> Result:
+    """Quantize a float network from the statistics that an earlier calibration kept, without data.
+
+    statistics: the file that was `quantize`'s checkpoint, of this very model; target and options may be others than they were then.
+    The result is not compared with the float network: `quantize` does that from its plan.
+
+    Raises:
+        DataError: the statistics cannot be read, are of another model, not complete, or lack a tensor.
+        ModelError, RecipeError: as `quantize` does.
+
+    Example:
+        >>> from zeropoint.demo import load_digits
+        >>> digits = load_digits()
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     kept = f"{folder}/digits.stats"
+        ...     first = quantize(digits.model, data=digits.calibration, target="tensorrt", evaluate=False, checkpoint=kept)
+        ...     solve(kept, digits.model, target="tensorrt").plan.entries == first.plan.entries
+        True
+    """
+    goal = target if isinstance(target, Target) else get_target(target)
+    saved = load_statistics(statistics)
     network = load(model, min_opset=goal.min_opset)
+    saved.check_use(fingerprint(model), where=f"statistics {statistics}")
+    recipe = Recipe(
+        solver=solver,
+        weight_solver=weight_solver,
+        batch_size=saved.source.batch_size,
+        include=tuple(include),
+        exclude=tuple(exclude),
+        bias=bias,
+        weight_storage=weight_storage,
+    )
     notes = prepare(network)
-    given = plan if isinstance(plan, Plan | None) else load_plan(plan)
-    if given is not None:
-        notes = (*notes, *_check_plan(given, goal, recipe, sha256=fingerprint(model)))
-    images = preprocess if isinstance(preprocess, Preprocess | None) else load_preprocess(preprocess)
-    request = Request(data, eval_data, labels, images, recipe, input_infos(network))
-    choice = choose_samples(request, calibrate=given is None, evaluate=evaluate)
-    if given is None:
-        assert choice.calibration is not None  # it was asked for
-        given = decide(network, choice.calibration, goal, recipe, progress=progress)
-        given = replace(given, provenance=replace(given.provenance, model_sha256=fingerprint(model)))
-    quantized = materialize(network, given, weight_storage=recipe.weight_storage)
-    candidate = Candidate(original=load(model), prepared=network, quantized=quantized, plan=given)
-    evidence = measure(candidate, goal, choice.evaluation, labels=choice.labels, progress=progress)
-    told = (*notes, *given.notes, *choice.notes, *evidence.notes)
-    return Result(model=quantized, plan=given, target=goal, evidence=evidence, notes=told)
+    plan = decide(network, Observed(saved.source, saved.facts, saved.whole.statistics), goal, recipe)
+    quantized = materialize(network, plan, weight_storage=recipe.weight_storage)
+    candidate = Candidate(original=model, prepared=network, quantized=quantized, plan=plan)
+    return _result(candidate, goal, Choice(None, None, None), notes, progress=silent)
+
+
+def _result(candidate: Candidate, target: Target, choice: Choice, notes: tuple[Note, ...], *, progress: Progress) -> Result:
+    evidence = measure(candidate, target, choice.evaluation, labels=choice.labels, progress=progress)
+    told = (*notes, *candidate.plan.notes, *choice.notes, *evidence.notes)
+    return Result(model=candidate.quantized, plan=candidate.plan, target=target, evidence=evidence, notes=told)
+
+
+@contextmanager
+def _old_objects_left_alone() -> Iterator[None]:
+    """Spare Python's cyclic collector what was there before, which is most: graphs make so many objects that it would look at it all."""
+    is_ours = gc.get_freeze_count() == 0
+    if is_ours:
+        gc.freeze()
+    try:
+        yield
+    finally:
+        if is_ours:
+            gc.unfreeze()
 
 
 def _check_plan(plan: Plan, target: Target, recipe: Recipe, *, sha256: str) -> tuple[Note, ...]:
@@ -173,4 +262,4 @@ def solve_range(array: npt.ArrayLike, *, solver: str = "auto", format: str = "in
         >>> solve_range([-0.61, -0.52, 1.62], solver="minmax", symmetric=False).hi
         1.6200000047683716
     """
-    return solve(observe(array), Spec(get_format(format), symmetric), solver).range
+    return solvers.solve(observe(array), Spec(get_format(format), symmetric), solver).range

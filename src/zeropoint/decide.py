@@ -2,52 +2,119 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 
-from zeropoint.calibrate import Progress, calibrate, silent
-from zeropoint.data import Samples, feed_count, feeds
-from zeropoint.graph.facts import capture_facts
+from zeropoint.calibrate import Effort, Source, Subject, calibrate
+from zeropoint.data import Samples, batches
+from zeropoint.errors import DataError
+from zeropoint.graph.facts import Facts, capture_facts
 from zeropoint.graph.model import Model
-from zeropoint.graph.sites import find_sites
+from zeropoint.graph.sites import Placement, find_sites
+from zeropoint.graph.taps import Taps
 from zeropoint.notes import Note
 from zeropoint.plan import Plan, Provenance
 from zeropoint.planner import make_plan
+from zeropoint.progress import Progress, silent
 from zeropoint.recipe import Recipe
 from zeropoint.refine.bias_correction import channel_axes, correct_biases
-from zeropoint.targets import Target
+from zeropoint.runtime.machine import return_freed_memory
+from zeropoint.statistics.network import Statistics
+from zeropoint.targets import TARGETS, Target
 
 
-def decide(network: Model, samples: Samples, target: Target, recipe: Recipe, *, progress: Progress = silent) -> Plan:
-    """Return the plan for the prepared `network`, calibrated on `samples`.
+@dataclass(frozen=True, slots=True, eq=False)
+class Observed:
+    """All that a plan needs of the data: the shapes of the tensors, and what was seen in them.
+
+    notes: on the data. run_notes: on how this run went, which no plan should depend on.
+    """
+
+    source: Source
+    facts: Facts
+    statistics: Statistics
+    notes: tuple[Note, ...] = ()
+    run_notes: tuple[Note, ...] = ()
+
+
+def observe_network(
+    network: Model,
+    samples: Samples,
+    *,
+    sha256: Callable[[], str],
+    target: Target,
+    recipe: Recipe,
+    effort: Effort,
+    progress: Progress = silent,
+) -> Observed:
+    """Run the prepared `network`, of the file of that hash, on `samples` and return what a plan for `target` needs to know of them.
+
+    What a checkpoint keeps serves every target: more tensors are observed then, so that the runtime may fuse less, and round otherwise.
 
     Raises:
         ModelError: the network cannot be run.
-        DataError: a sample cannot be read or does not fit.
+        DataError: a sample cannot be read or does not fit, or the checkpoint is of another calibration.
+        RecipeError: a pattern of include or exclude fits nothing.
+        OutputError: the checkpoint cannot be written.
+    """
+    divided = batches(samples, recipe.batch_size)
+    facts = capture_facts(network, divided[0][0])
+    return_freed_memory()  # for that one run all tensors were held at once
+    source = Source(
+        model_sha256=sha256(),
+        data=samples.description,
+        data_sha256=hashlib.sha256("\n".join(samples.ids).encode()).hexdigest(),
+        blocks=len(divided),
+        batch_size=divided.size,
+        provider=effort.provider,
+        zeropoint=version("zeropoint"),
+        onnxruntime=version("onnxruntime"),
+    )
+    taps = _taps(network, find_sites(network, facts, target, include=recipe.include, exclude=recipe.exclude), facts, recipe)
+    for other in () if effort.checkpoint is None else TARGETS.values():
+        taps = taps.with_(_taps(network, find_sites(network, facts, other, include=(), exclude=()), facts, recipe))
+    statistics, notes = calibrate(Subject(network, facts, divided, source), taps, effort, progress=progress)
+    return Observed(source, facts, statistics, divided.notes, run_notes=notes)
+
+
+def decide(network: Model, observed: Observed, target: Target, recipe: Recipe) -> Plan:
+    """Return the plan for the prepared `network`, from what was observed in it.
+
+    Raises:
+        DataError: a tensor that the target quantizes was not observed.
         RecipeError: a solver, or a pattern of include or exclude, fits nothing.
     """
-    notes: list[Note] = []
-    first = next(iter(feeds(samples, recipe.batch_size, on_note=notes.append)))
-    facts = capture_facts(network, first)
-    placement = find_sites(network, facts, target, include=recipe.include, exclude=recipe.exclude)
-    statistics = calibrate(
-        network,
-        [site.tensor for site in placement.activations],
-        feeds(samples, recipe.batch_size, on_note=notes.append),
-        channel_axes=channel_axes(network, placement, facts) if recipe.bias == "corrected" else (),
-        total=feed_count(samples, recipe.batch_size),
-        progress=progress,
-    )
+    placement = find_sites(network, observed.facts, target, include=recipe.include, exclude=recipe.exclude)
+    statistics = observed.statistics
+    _check_observed([site.tensor for site in placement.activations], statistics, target)
     plan = make_plan(network, placement, statistics.tensors, target, recipe)
     corrections, unmended = correct_biases(network, plan, statistics.channels) if recipe.bias == "corrected" else ((), ())
     provenance = Provenance(
         zeropoint=version("zeropoint"),
-        onnxruntime=version("onnxruntime"),
-        calibration_data=samples.description,
+        onnxruntime=observed.source.onnxruntime,
+        model_sha256=observed.source.model_sha256,
+        calibration_data=observed.source.data,
         batch_size=recipe.batch_size,
         solver=recipe.solver,
         weight_solver=recipe.weight_solver,
         bias=recipe.bias,
         seed=recipe.seed,
     )
-    return replace(plan, corrections=corrections, notes=(*plan.notes, *unmended, *notes), provenance=provenance)
+    return replace(plan, corrections=corrections, notes=(*plan.notes, *unmended, *observed.notes), provenance=provenance)
+
+
+def _taps(network: Model, placement: Placement, facts: Facts, recipe: Recipe) -> Taps:
+    channels = channel_axes(network, placement, facts) if recipe.bias == "corrected" else ()
+    return Taps(tuple(dict.fromkeys(site.tensor for site in placement.activations)), channels)
+
+
+def _check_observed(tensors: Sequence[str], statistics: Statistics, target: Target) -> None:
+    missing = [tensor for tensor in tensors if tensor not in statistics.tensors]
+    if missing:
+        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise DataError(
+            f"statistics: found none of {missing[0]!r}{others}, expected those of every tensor that {target.name} quantizes; "
+            "calibrate with the same options once more"
+        )

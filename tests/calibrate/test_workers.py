@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.calibrate.subjects import FUSED, IMAGES, all_taps, calibrated, digits, seen_bytes, subject
+from tests.graph.networks import Array
+
+from zeropoint.calibrate import Effort, Subject, calibrate, workers
+from zeropoint.calibrate.streams import Crew
+from zeropoint.calibrate.workers import CHUNKS, LONGEST_CHUNK, Job, observe_in_processes
+from zeropoint.errors import DataError, ModelError
+from zeropoint.graph.taps import Taps, divide, tap
+
+TWO = Effort(workers=2)
+
+
+class Images:
+    """A data set that other processes can import: it fails, or ends its process, at some item."""
+
+    def __init__(self, *, fails_at: int = -1, ends_at: int = -1) -> None:
+        self.fails_at, self.ends_at, self.owner = fails_at, ends_at, os.getpid()
+
+    def __len__(self) -> int:
+        return len(IMAGES)
+
+    def __getitem__(self, index: int) -> Array:
+        if index == self.fails_at:
+            raise ValueError("a broken file")
+        if index == self.ends_at and os.getpid() != self.owner:
+            os._exit(9)
+        return IMAGES[index]
+
+
+class Unpicklable(Images):
+    def __reduce__(self) -> Any:
+        raise TypeError("it holds an open file")
+
+
+def test_processes_change_no_bit(tmp_path: Path) -> None:
+    of = digits()
+    expected = calibrated(of)
+    assert calibrated(of, workers=2, checkpoint=tmp_path / "stats") == expected
+    assert calibrated(of, checkpoint=tmp_path / "stats") == expected
+
+
+def test_processes_and_passes_change_no_bit_of_what_is_fused() -> None:
+    of, taps = subject(FUSED, Images(), batch_size=3), Taps(("a", "r"), (("r", 1),))
+    told: list[tuple[int, int]] = []
+    seen, _ = calibrate(of, taps, Effort(workers=2, memory_budget=1), progress=lambda _, done, total: told.append((done, total)))
+    assert told == [(done, len(told) - 1) for done in range(len(told))]
+    assert (len(told) - 1) % 4 == 0
+    assert seen_bytes(seen) == calibrated(of, taps)
+
+
+def test_data_that_cannot_be_sent_is_an_error_that_says_what_to_do() -> None:
+    of = subject(FUSED, Unpicklable())
+    with pytest.raises(
+        DataError, match=r"^data: found samples that cannot be sent to another process \(it holds an open file\).*one worker"
+    ):
+        calibrate(of, all_taps(of), TWO)
+    assert calibrated(of) == calibrated(subject(FUSED, IMAGES))
+
+
+def told(of: Subject, effort: Effort) -> str:
+    with pytest.raises(DataError) as caught:
+        calibrate(of, all_taps(of), effort)
+    return str(caught.value)
+
+
+def test_an_error_in_a_process_is_that_of_one_process() -> None:
+    of = subject(FUSED, Images(fails_at=7))
+    expected = told(of, Effort())
+    assert "item 7: failed with ValueError: a broken file" in expected
+    assert told(of, TWO) == expected
+
+
+def test_a_process_that_ends_is_an_error() -> None:
+    message = told(subject(FUSED, Images(ends_at=7)), TWO)
+    assert message.startswith("workers: a process ended before its work was done, perhaps for lack of memory")
+
+
+def test_a_network_that_a_process_cannot_open_is_an_error(tmp_path: Path) -> None:
+    of = subject(FUSED, IMAGES)
+    [part] = divide(tap(of.model, all_taps(of), of.facts), [all_taps(of)], tmp_path)
+    (tmp_path / "part0.onnx").write_bytes(b"")
+    with pytest.raises(ModelError, match="ONNX Runtime cannot load the model"):
+        list(observe_in_processes(Job(part, of.batches, Crew(1), "CPUExecutionProvider"), [0, 1], workers=1))
+
+
+class Pool:
+    """In place of processes: what is handed out, which one process would do."""
+
+    handed: list[Any]
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.handed = []
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def submit(self, _: object, chunk: Any) -> int:
+        self.handed.append(chunk)
+        return len(self.handed)
+
+    def shutdown(self, **_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("blocks", "count"), [(1, 2), (7, 2), (8, 2), (100, 2), (5000, 2), (5000, 8)])
+def test_blocks_are_shared_out_in_chunks(blocks: int, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    pools: list[Pool] = []
+
+    def pool(*_: object, **__: object) -> Pool:
+        pools.append(Pool())
+        return pools[0]
+
+    def completed(running: Any) -> Iterator[Any]:
+        return iter(())
+
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", pool)
+    monkeypatch.setattr(workers, "as_completed", completed)
+    of = subject(FUSED, IMAGES)
+    job = Job(tap(of.model, all_taps(of), of.facts), of.batches, Crew(1), "CPUExecutionProvider")
+    numbers = np.random.default_rng(0).permutation(blocks).tolist()
+    list(observe_in_processes(job, numbers, workers=count))
+    chunks = pools[0].handed
+    assert [block for chunk in chunks for block in chunk] == numbers
+    assert max(map(len, chunks)) <= LONGEST_CHUNK
+    assert len(chunks) >= min(blocks, CHUNKS * count) // 2
