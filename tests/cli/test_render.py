@@ -214,6 +214,11 @@ def test_lint_says_first_whether_there_was_anything_to_check(screen: io.StringIO
         ("data: found none", "--data: found none"),
         ("batch_size: found 0", "--batch-size: found 0"),
         ("preprocess: found 'x'", "--preprocess: found 'x'"),
+        ("memory_budget: found 'x'", "--memory-budget: found 'x'"),
+        ("workers: found 0", "--workers: found 0"),
+        ("provider: found 'x'", "--provider: found 'x'"),
+        ("checkpoint: found x", "--checkpoint: found x"),
+        ("statistics: found none", "statistics: found none"),
         ("--output: found x", "--output: found x"),
         ("preprocess p.toml: cannot be read", "preprocess p.toml: cannot be read"),
         ("model: found no nodes", "model: found no nodes"),
@@ -237,16 +242,3 @@ def test_json_has_no_numbers_that_json_lacks(value: float) -> None:
     document = render.result_document(result(fidelity=(replace(FIDELITY, sqnr_db=value),)), WRITTEN)
     json.dumps(document, allow_nan=False)
     assert document["evidence"]["fidelity"][0]["sqnr_db"] == str(value)
-
-
-@pytest.mark.parametrize(
-    ("shown", "is_terminal", "draws"), [(True, True, True), (True, False, False), (False, True, False)], ids=["terminal", "pipe", "quiet"]
-)
-def test_progress_is_drawn_in_a_terminal_alone(monkeypatch: pytest.MonkeyPatch, shown: bool, is_terminal: bool, draws: bool) -> None:
-    screen = io.StringIO()
-    monkeypatch.setattr(render, "errors", Console(file=screen, width=80, force_terminal=is_terminal))
-    with render.progress(shown=shown) as report:
-        report("calibrating", 1, 2)
-        report("calibrating", 2, 2)
-        report("evaluating", 1, 1)
-    assert ("calibrating" in screen.getvalue(), "evaluating" in screen.getvalue()) == (draws, draws)

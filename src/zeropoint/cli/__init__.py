@@ -8,11 +8,12 @@ import sys
 def main() -> None:
     """Run the `zeropoint` command.
 
-    A user's mistake is one paragraph and exit code 2, a failed quality gate is 3, and neither shows a traceback.
+    A user's mistake is one paragraph and exit code 2, a failed quality gate is 3, an interruption is 130, and none shows a traceback.
     """
     try:
         sys.exit(_run())
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # before a command began, which tells it by itself
+        sys.stderr.write("interrupted: nothing was written\n")
         sys.exit(130)
 
 

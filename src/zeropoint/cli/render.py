@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from inspect import signature
 from itertools import groupby
@@ -14,13 +13,10 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from zeropoint.api import quantize
-from zeropoint.calibrate import Progress as Report
-from zeropoint.calibrate import silent
 from zeropoint.errors import ZeropointError
 from zeropoint.notes import Note, counted
 from zeropoint.result import Result, bad_news, summary_rows, verdict
@@ -31,24 +27,6 @@ MOST_PLACES = 3
 PARAMETERS = frozenset(signature(quantize).parameters) - {"model"}
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
-
-
-@contextmanager
-def progress(*, shown: bool) -> Iterator[Report]:
-    """Give a progress callback that draws a bar for each stage on standard error, or one that does nothing."""
-    if not shown or not errors.is_terminal:
-        yield silent
-        return
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=errors, transient=True) as bars:
-        tasks: dict[str, Any] = {}
-
-        def report(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total)
-            bars.update(tasks[stage], completed=done, total=total)
-
-        yield report
 
 
 def show_error(error: ZeropointError) -> None:
@@ -122,7 +100,7 @@ def show_lint(lint: Lint, *, model: Path, target: str) -> None:
 
 
 def result_document(result: Result, written: Sequence[Path]) -> dict[str, Any]:
-    """Return what `quantize --json` prints."""
+    """Return what `quantize --json` and `solve --json` print."""
     return {
         "model": str(written[0]),
         "plan": str(written[1]),

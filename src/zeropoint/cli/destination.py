@@ -1,0 +1,49 @@
+"""Where a result is written: checked before any work is done, so that none is lost."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from zeropoint.errors import RecipeError
+from zeropoint.result import plan_path
+
+
+def destination(model: Path, output: Path | None, *, spared: Mapping[str, Path | None]) -> Path:
+    """Return the file to write: `output`, or NAME.int8.onnx here; neither it nor its plan takes the place of a file in `spared`.
+
+    spared: files that the command was given, by what they are to it ("which --plan reads").
+
+    Raises:
+        RecipeError: it cannot be written, or something would be lost by it.
+    """
+    file = output or Path(f"{model.stem}.int8.onnx")
+    if _same(file, model):
+        raise RecipeError(f"--output: found {file}, which is the float model itself, expected another file; it is never overwritten")
+    if file.is_dir():
+        raise RecipeError(f"--output: found the folder {file}, expected the name of the file to write; add one, as in model.int8.onnx")
+    check_folder("--output", file)
+    for written, what in ((file, str(file)), (plan_path(file), f"the plan of {file}")):
+        for role, path in spared.items():
+            if path is not None and _same(written, path):
+                raise RecipeError(f"--output: {what} would be written over {path}, {role}; name another file")
+    return file
+
+
+def check_folder(option: str, file: Path) -> None:
+    """Refuse a file that `option` names in a folder where it cannot be written.
+
+    Raises:
+        RecipeError: the folder does not exist, or may not be written to.
+    """
+    folder = file.absolute().parent
+    if not folder.is_dir():
+        raise RecipeError(f"{option}: folder {folder} does not exist; make it first, so that no work is lost")
+    if not os.access(folder, os.W_OK):
+        raise RecipeError(f"{option}: folder {folder} cannot be written to; choose another one, so that no work is lost")
+
+
+def _same(written: Path, given: Path) -> bool:
+    """Tell whether both are one file, whether or not it is there yet."""
+    return written.resolve() == given.resolve() or (written.exists() and given.exists() and written.samefile(given))

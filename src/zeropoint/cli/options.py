@@ -1,0 +1,73 @@
+"""The arguments and options that commands have, as typer declares them."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from zeropoint.targets import TARGETS
+
+TUNING, JUDGING, CALIBRATING = "How it is quantized", "How it is judged", "How calibration runs"
+EVERY_TARGET = ", ".join(TARGETS)
+PREPROCESS = (
+    "For images: a preset (imagenet, yolo, ...) or a TOML file. Repeat it to change keys of that: 'crop=[288, 288]', resize.size=320."
+)
+TargetName = Enum("TargetName", {name: name for name in TARGETS}, type=str)  # type: ignore[misc]
+
+
+def option(metavar: str, help: str, *, names: tuple[str, ...] = (), panel: str | None = None) -> Any:
+    """Declare an option whose type is a short word, so that the help has room; `panel` is the box that it stands in."""
+    return typer.Option(*names, metavar=metavar, help=help, rich_help_panel=panel)
+
+
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="The ONNX network.", show_default=False)]
+Statistics = Annotated[Path, typer.Argument(metavar="STATS", help="What quantize --checkpoint kept, to its end.", show_default=False)]
+Target = Annotated[
+    TargetName, typer.Option("--target", "-t", metavar="TARGET", help=f"What it must run on: {EVERY_TARGET}.", show_default=False)
+]
+Output = Annotated[Path | None, option("FILE", "The file to write; NAME.int8.onnx, here, if absent.", names=("--output", "-o"))]
+Json = Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON document instead of tables.")]
+Quiet = Annotated[bool, option("", "Print nothing but errors.", names=("--quiet", "-q"))]
+
+# what is calibrated on
+Data = Annotated[str, option("DATA", "Samples: a folder of images, .npy, .npz, module:function, or 'random' for a trial.")]
+Preprocess = Annotated[list[str] | None, option("PRESET", PREPROCESS)]
+
+# how it is quantized
+Solver = Annotated[str, option("NAME", "For ranges of activations: auto, mse, entropy, percentile[:99.99] or minmax.", panel=TUNING)]
+WeightSolver = Annotated[Literal["mse", "minmax"], option("NAME", "For ranges of weights: mse or minmax.", panel=TUNING)]
+SampleCount = Annotated[int, option("N", "How many samples calibrate.", panel=TUNING)]
+BatchSize = Annotated[int, option("N", "How many make a batch, where the batch axis is dynamic.", panel=TUNING)]
+Seed = Annotated[int, option("N", "Of random data.", panel=TUNING)]
+Include = Annotated[list[str] | None, option("PATTERN", "Quantize nodes of this name or type that the target holds back.", panel=TUNING)]
+Exclude = Annotated[list[str] | None, option("PATTERN", "Leave nodes of this name or type in float.", panel=TUNING)]
+Bias = Annotated[Literal["corrected", "kept"], option("HOW", "corrected for the mean error of the rounded weights, or kept.", panel=TUNING)]
+WeightStorage = Annotated[Literal["integer", "float"], option("HOW", "integer, or float: behind a Q/DQ pair.", panel=TUNING)]
+StartingPlan = Annotated[Path | None, option("FILE", "Start from this plan instead of calibrating.", panel=TUNING)]
+
+# how calibration runs
+Workers = Annotated[int, option("N", "Processes that calibrate; a single one uses all cores too.", panel=CALIBRATING)]
+MemoryBudget = Annotated[
+    str | None, option("SIZE", "The most it may take, such as 2GB; half of what is free if absent.", panel=CALIBRATING)
+]
+Provider = Annotated[str, option("NAME", "What of ONNX Runtime runs the network: cpu, cuda, ...", panel=CALIBRATING)]
+Checkpoint = Annotated[Path | None, option("FILE", "Keep the statistics here, to go on after a stop and for solve.", panel=CALIBRATING)]
+
+# how it is judged
+EvalData = Annotated[str, option("DATA", "Samples to judge by; held-out ones of --data if absent.", panel=JUDGING)]
+Labels = Annotated[str, option("LABELS", "Their classes: 'folder', 'stem', .csv, .npy or .txt.", panel=JUDGING)]
+Evaluate = Annotated[
+    bool,
+    typer.Option(" /--no-evaluate", metavar="", help="Do not compare with the float network.", show_default=False, rich_help_panel=JUDGING),
+]
+
+# what is shown of a network
+ViewTarget = Annotated[
+    TargetName | None,
+    typer.Option("--target", "-t", metavar="TARGET", help=f"Say what would be quantized for it: {EVERY_TARGET}."),
+]
+Shapes = Annotated[list[str] | None, typer.Option("--shape", metavar="SHAPE", help="INPUT=1x3x640x640, for inputs with dynamic axes.")]
+EveryLayer = Annotated[bool, typer.Option("--all", metavar="", help="List every layer.")]
