@@ -23,9 +23,10 @@ import numpy.typing as npt
 
 from zeropoint.numerics.formats import FORMATS
 from zeropoint.numerics.spec import Spec
+from zeropoint.statistics.counting import CHUNK
 from zeropoint.statistics.histogram import Histogram, expected_mse, histogram, quantile
 from zeropoint.statistics.solvers.mse import least_mse_range
-from zeropoint.statistics.tensor import CHUNK, TensorStatistic, magnitude, merge, observe
+from zeropoint.statistics.tensor import TensorStatistic, magnitude, merge, observe
 
 T = TypeVar("T")
 Array32 = npt.NDArray[np.float32]
