@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import reduce
 from importlib.metadata import version
 
 from zeropoint.calibrate import Effort, Source, Subject, calibrate
@@ -13,6 +14,7 @@ from zeropoint.errors import DataError
 from zeropoint.graph.facts import Facts, capture_facts
 from zeropoint.graph.model import Model
 from zeropoint.graph.sites import Placement, find_sites
+from zeropoint.graph.sources import sources
 from zeropoint.graph.taps import Taps
 from zeropoint.notes import Note
 from zeropoint.plan import Plan, Provenance
@@ -21,7 +23,9 @@ from zeropoint.progress import Progress, silent
 from zeropoint.recipe import Recipe
 from zeropoint.refine.bias_correction import channel_axes, correct_biases
 from zeropoint.runtime.machine import return_freed_memory
+from zeropoint.runtime.onnxruntime import VERSION as RUNTIME_VERSION
 from zeropoint.statistics.network import Statistics
+from zeropoint.statistics.tensor import TensorStatistic, merge
 from zeropoint.targets import TARGETS, Target
 
 
@@ -70,7 +74,7 @@ def observe_network(
         batch_size=divided.size,
         provider=effort.provider,
         zeropoint=version("zeropoint"),
-        onnxruntime=version("onnxruntime"),
+        onnxruntime=RUNTIME_VERSION,
     )
     taps = _taps(network, find_sites(network, facts, target, include=recipe.include, exclude=recipe.exclude), facts, recipe)
     for other in () if effort.checkpoint is None else TARGETS.values():
@@ -87,10 +91,9 @@ def decide(network: Model, observed: Observed, target: Target, recipe: Recipe) -
         RecipeError: a solver, or a pattern of include or exclude, fits nothing.
     """
     placement = find_sites(network, observed.facts, target, include=recipe.include, exclude=recipe.exclude)
-    statistics = observed.statistics
-    _check_observed([site.tensor for site in placement.activations], statistics, target)
-    plan = make_plan(network, placement, statistics.tensors, target, recipe)
-    corrections, unmended = correct_biases(network, plan, statistics.channels) if recipe.bias == "corrected" else ((), ())
+    statistics = _statistics(network, placement, observed, target)
+    plan = make_plan(network, placement, statistics, target, recipe)
+    corrections, unmended = correct_biases(network, plan, observed.statistics.channels) if recipe.bias == "corrected" else ((), ())
     provenance = Provenance(
         zeropoint=version("zeropoint"),
         onnxruntime=observed.source.onnxruntime,
@@ -107,14 +110,19 @@ def decide(network: Model, observed: Observed, target: Target, recipe: Recipe) -
 
 def _taps(network: Model, placement: Placement, facts: Facts, recipe: Recipe) -> Taps:
     channels = channel_axes(network, placement, facts) if recipe.bias == "corrected" else ()
-    return Taps(tuple(dict.fromkeys(site.tensor for site in placement.activations)), channels)
+    found = sources(network, [site.tensor for site in placement.activations])
+    return Taps(tuple(dict.fromkeys(source for origins in found.values() for source in origins)), channels)
 
 
-def _check_observed(tensors: Sequence[str], statistics: Statistics, target: Target) -> None:
-    missing = [tensor for tensor in tensors if tensor not in statistics.tensors]
+def _statistics(network: Model, placement: Placement, observed: Observed, target: Target) -> dict[str, TensorStatistic]:
+    """Return the statistic of each tensor that takes a Q/DQ pair, also of those that only hold what was observed in others."""
+    seen = observed.statistics.tensors
+    found = sources(network, [site.tensor for site in placement.activations])
+    missing = [source for origins in found.values() for source in origins if source not in seen]
     if missing:
         others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise DataError(
             f"statistics: found none of {missing[0]!r}{others}, expected those of every tensor that {target.name} quantizes; "
             "calibrate with the same options once more"
         )
+    return {tensor: reduce(merge, (seen[source] for source in origins)) for tensor, origins in found.items()}

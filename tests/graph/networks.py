@@ -107,7 +107,7 @@ def run_all(model: onnx.ModelProto, feed: Feed) -> dict[str, Any]:
 def observed(model: ir.Model, facts: Facts, taps: Taps, feeds: Iterable[Feed]) -> Statistics:
     """Return what one feed after the other shows of `taps`."""
     session = tap(model, taps, facts).open(threads=1)
-    observation = NetworkObservation(taps.tensors, taps.channels)
+    observation = NetworkObservation(taps.tensors)
     for one in feeds:
         seen = session.run(one)
         observation.add_means(seen.channels)

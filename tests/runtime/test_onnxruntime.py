@@ -159,17 +159,19 @@ def test_a_session_runs_on_the_provider_that_is_asked_for(monkeypatch: pytest.Mo
     asked: list[tuple[str, dict[str, str]]] = []
     real = onnxruntime.InferenceSession
 
-    def spy(source: object, options: object, *, providers: list[tuple[str, dict[str, str]]]) -> object:
+    def spy(source: object, options: object, *, providers: list[tuple[str, dict[str, str]]], enable_fallback: int) -> object:
         asked.extend(providers)
+        assert not enable_fallback
         return real(source, options, providers=[CPU])
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", spy)
     Session(network("y = Neg(x)"))
     assert asked == [(CPU, {})]
     asked.clear()
-    with pytest.raises(ModelError, match=r"^ONNX Runtime cannot run the model on CUDAExecutionProvider: it failed to start"):
+    with pytest.raises(ModelError, match=r"^ONNX Runtime cannot run the model on CUDAExecutionProvider, which failed to start"):
         Session(network("y = Neg(x)"), provider="CUDAExecutionProvider")
-    assert asked == [("CUDAExecutionProvider", {"use_tf32": "0"}), (CPU, {})]  # full precision, and the CPU for what that cannot
+    full = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+    assert asked == [("CUDAExecutionProvider", full), (CPU, {})]  # full precision, and the CPU for what that cannot
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------------

@@ -14,13 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zeropoint.errors import DataError
+from zeropoint.native import library
 from zeropoint.statistics.channel_sums import (
     LIMB_BITS,
     LIMBS,
-    MOST_WAITING,
     SMALLEST_EXPONENT,
     ChannelObservation,
     ChannelSums,
+    add_rows_compiled,
+    add_rows_in_numpy,
     merge_channels,
     observe_rows,
 )
@@ -162,31 +164,40 @@ def test_no_rows_are_no_rows() -> None:
 # --- observations ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("parts", [1, 7, MOST_WAITING, 200])
+@pytest.mark.parametrize("parts", [1, 7, 200])
 def test_an_observation_is_the_sum_of_its_parts(parts: int) -> None:
     rows = np.random.default_rng(0).lognormal(0.0, 3.0, (200, CHANNELS)).astype(np.float32)
-    observation = ChannelObservation()
+    observation = ChannelObservation(CHANNELS)
     for part in np.array_split(rows, parts):
         observation.add(part)
-    half = observation.sums()
-    assert half is not None
-    assert bits(half) == bits(observe_rows(rows))
+    assert bits(observation.sums()) == bits(observe_rows(rows))
     observation.add(rows[:3])  # and it goes on
-    whole = observation.sums()
-    assert whole is not None
-    assert bits(whole) == bits(observe_rows(np.concatenate([rows, rows[:3]])))
+    assert bits(observation.sums()) == bits(observe_rows(np.concatenate([rows, rows[:3]])))
 
 
-def test_an_observation_of_nothing_has_no_sums() -> None:
-    assert ChannelObservation().sums() is None
+def test_an_observation_carries_before_its_digits_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zeropoint.statistics.channel_sums.MOST_UNCARRIED", 5)
+    observation = ChannelObservation(1)
+    for _ in range(40):
+        observation.add([[LARGEST], [-1.0]])
+    assert exact_sums(observation.sums()) == [40 * (Fraction(LARGEST) - 1)]
 
 
 def test_an_observation_refuses_other_numbers_of_channels() -> None:
-    observation = ChannelObservation()
-    for channels in (2, 3):
-        observation.add(np.zeros((1, channels), np.float32))
+    observation = ChannelObservation(2)
     with pytest.raises(DataError, match="found 2 and 3 channels"):
-        observation.sums()
+        observation.add(np.zeros((1, 3), np.float32))
+
+
+@pytest.mark.skipif(library is None, reason="there was no C compiler when zeropoint was installed")
+@given(rows_of_anything)
+def test_compiled_sums_are_those_of_numpy(rows: list[list[float]]) -> None:
+    found = []
+    for add in (add_rows_compiled, add_rows_in_numpy):
+        limbs = np.zeros((LIMBS, CHANNELS), np.int64)
+        kept = add(np.array(rows, np.float32).reshape(-1, CHANNELS), limbs)
+        found.append(bits(merge_channels(ChannelSums(kept, limbs.T.copy()), observe_rows(np.zeros((0, CHANNELS))))))
+    assert found[0] == found[1]
 
 
 # --- laws ------------------------------------------------------------------------------------------------------------------

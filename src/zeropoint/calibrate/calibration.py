@@ -138,7 +138,7 @@ def _observe(run: Run, blocks: Sequence[int], tick: Callable[[], None]) -> Itera
     pending = iter(blocks)
     seconds = math.inf if run.effort.checkpoint is None else SECONDS_BETWEEN_SAVES
     while True:
-        observation = NetworkObservation(run.network.outputs, run.network.means)
+        observation = NetworkObservation(run.network.outputs)
         finished = []
         for block in observe_blocks(session, run.batches, _until(monotonic() + seconds, pending), observation, crew=run.crew):
             finished.append(block)

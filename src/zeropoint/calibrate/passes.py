@@ -11,7 +11,7 @@ from zeropoint.graph.store import weight_bytes
 from zeropoint.graph.taps import Taps, peak_bytes
 from zeropoint.runtime.machine import available_bytes, resident_bytes
 
-STREAM_BYTES = 128_000_000  # for batches that run at once, where no budget is named; more of them gain little where tensors are large
+STREAM_BYTES = 125_000_000  # for each core, where no budget is named: batches that take more do not all run at once
 STATISTIC_BYTES = 300_000  # of a tensor: the pages of its counts that are touched, what is made of them, and the sums of its channels
 SPARE = 1.8  # ONNX Runtime's allocator rounds up, and its operators need room of their own: 1.5 to 1.8 were measured
 SHARE_OF_FREE = 0.5
@@ -33,8 +33,8 @@ class Schedule:
 def schedule(model: Model, facts: Facts, taps: Taps, *, streams: int, budget: int | None) -> Schedule:
     """Return the fewest passes that keep to `budget`, with as many of `streams` as it then has room for.
 
-    Without a budget a pass may take half of the free memory, and streams come together up to 128 MB. What the largest tensor
-    needs is taken whether it fits or not.
+    Without a budget a pass may take half of the free memory, and all streams together 125 MB for each that there could be. What the
+    largest tensor needs is taken whether it fits or not.
     """
     held = resident_bytes() + weight_bytes(model) + STATISTIC_BYTES * len(taps.tensors)
     limit = held + int(SHARE_OF_FREE * available_bytes()) if budget is None else budget
@@ -51,7 +51,7 @@ def schedule(model: Model, facts: Facts, taps: Taps, *, streams: int, budget: in
                 groups.append([])
             groups[-1].append(tensor)
     most = max(map(needed, groups))
-    shared = STREAM_BYTES if budget is None else limit - held
+    shared = STREAM_BYTES * streams if budget is None else limit - held
     used = max(1, min(streams, shared // max(1, most))) if len(groups) == 1 else 1
     return Schedule(tuple(_with_channels(groups, taps)), used, held + used * most, limit)
 

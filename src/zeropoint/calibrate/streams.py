@@ -57,5 +57,9 @@ def observe_blocks(
 def _observe(session: TappedSession, feed: Feed, observation: NetworkObservation, counters: Executor | None) -> None:
     seen = session.run(feed)
     observation.add_means(seen.channels)
-    for _ in (map if counters is None else counters.map)(observation.add, seen.tensors, seen.tensors.values()):
-        pass
+    if counters is not None:
+        for _ in counters.map(observation.add, seen.tensors, seen.tensors.values()):
+            pass
+        return
+    while seen.tensors:  # each is let go of when it was counted: another stream may need its memory
+        observation.add(*seen.tensors.popitem())

@@ -34,7 +34,7 @@ class Job:
 
     def observe(self, session: TappedSession, blocks: Sequence[int]) -> Statistics:
         """Return what is seen in `blocks`."""
-        observation = NetworkObservation(self.tapped.outputs, self.tapped.means)
+        observation = NetworkObservation(self.tapped.outputs)
         for _ in observe_blocks(session, self.batches, blocks, observation, crew=self.crew):
             pass
         return observation.statistics()

@@ -33,7 +33,9 @@ Json = Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON d
 Quiet = Annotated[bool, option("", "Print nothing but errors.", names=("--quiet", "-q"))]
 
 # what is calibrated on
-Data = Annotated[str, option("DATA", "Samples: a folder of images, .npy, .npz, module:function, or 'random' for a trial.")]
+Data = Annotated[
+    str, option("DATA", "Samples: a folder of images, .npy, .npz, module:function, or 'random' for a trial.", names=("--data",))
+]
 Preprocess = Annotated[list[str] | None, option("PRESET", PREPROCESS)]
 
 # how it is quantized
@@ -57,8 +59,8 @@ Provider = Annotated[str, option("NAME", "What of ONNX Runtime runs the network:
 Checkpoint = Annotated[Path | None, option("FILE", "Keep the statistics here, to go on after a stop and for solve.", panel=CALIBRATING)]
 
 # how it is judged
-EvalData = Annotated[str, option("DATA", "Samples to judge by; held-out ones of --data if absent.", panel=JUDGING)]
-Labels = Annotated[str, option("LABELS", "Their classes: 'folder', 'stem', .csv, .npy or .txt.", panel=JUDGING)]
+EvalData = Annotated[str, option("DATA", "Samples to judge by; held-out ones of --data if absent.", names=("--eval-data",), panel=JUDGING)]
+Labels = Annotated[str, option("LABELS", "Their classes: 'folder', 'stem', .csv, .npy or .txt.", names=("--labels",), panel=JUDGING)]
 Evaluate = Annotated[
     bool,
     typer.Option(" /--no-evaluate", metavar="", help="Do not compare with the float network.", show_default=False, rich_help_panel=JUDGING),

@@ -43,9 +43,9 @@ class Taps:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Seen:
-    """What one run let out: tensors by name; channel means (rows, channels) by tensor and axis."""
+    """What one run let out: tensors by name, to be let go of one by one; channel means (rows, channels) by tensor and axis."""
 
-    tensors: Mapping[str, Array]
+    tensors: dict[str, Array]
     channels: Mapping[Channels, Array]
 
 

@@ -11,7 +11,7 @@ import ctypes
 from pathlib import Path
 
 FILE = Path(__file__).with_name("kernels.so")
-FUNCTIONS = ("zeropoint_count", "zeropoint_code_sums", "zeropoint_run_sums", "zeropoint_least_error")
+FUNCTIONS = ("zeropoint_count", "zeropoint_add_rows", "zeropoint_code_sums", "zeropoint_run_sums", "zeropoint_least_error")
 
 
 def _load() -> ctypes.CDLL | None:
@@ -19,7 +19,10 @@ def _load() -> ctypes.CDLL | None:
         found = ctypes.CDLL(str(FILE))
     except OSError:  # not compiled here, or for another machine
         return None
-    return found if all(hasattr(found, name) for name in FUNCTIONS) else None  # one of an older source will not do
+    if not all(hasattr(found, name) for name in FUNCTIONS):  # of an older source
+        return None
+    found.zeropoint_add_rows.restype = ctypes.c_int64  # the others return nothing
+    return found
 
 
 library = _load()

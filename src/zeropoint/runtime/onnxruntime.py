@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,9 +20,12 @@ Array = npt.NDArray[np.generic]
 FATAL_ONLY = 4
 NO_WEIGHTS: Mapping[str, Array] = {}
 CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+VERSION = str(onnxruntime.__version__)  # of what runs: onnxruntime and onnxruntime-gpu are two distributions of one package
+CAUSE = re.compile(r"(?:CUDA|CUDNN|CUBLAS) failure [^;]+|cuDNN (?:is|library)[^;\n]+")  # what a message of the provider comes to
 SUFFIX = "ExecutionProvider"
 # What a provider would round away by default: statistics are of the network as it was trained.
-FULL_PRECISION: Mapping[str, Mapping[str, str]] = {"CUDAExecutionProvider": {"use_tf32": "0"}}
+FULL_PRECISION: Mapping[str, Mapping[str, str]] = {CUDA: {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}}
 Optimization = Literal["all", "basic", "none"]
 LEVELS = {
     "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
@@ -52,14 +59,12 @@ class Session:
             ModelError: ONNX Runtime cannot load it; the message holds its reason.
         """
         self._fed = weights if single_run else NO_WEIGHTS
-        options = _options(optimize, threads=threads)
+        options = _options(optimize, threads=threads, provider=provider)
         options.enable_mem_pattern = plan_memory and not single_run
         if single_run:
             options.add_session_config_entry("session.disable_prepacking", "1")
             options.enable_cpu_mem_arena = False
         self._session = _load(model, NO_WEIGHTS if single_run else weights, options, provider=provider)
-        if provider not in self._session.get_providers():  # of which ONNX Runtime tells only its log
-            raise ModelError(f"ONNX Runtime cannot run the model on {provider}: it failed to start; see that its libraries are installed")
         self.outputs: tuple[str, ...] = tuple(output.name for output in self._session.get_outputs())
 
     def run(self, feed: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
@@ -84,14 +89,15 @@ def write_optimized(model: bytes, path: Path, *, weights: Mapping[str, Array], p
     Raises:
         ModelError: ONNX Runtime cannot load it; the message holds its reason.
     """
-    options = _options("all", threads=1)
+    options = _options("all", threads=1, provider=provider)
     options.optimized_model_filepath = str(path)
     options.add_session_config_entry("session.optimized_model_external_initializers_file_name", f"{path.name}.data")
     _load(model, weights, options, provider=provider)
 
 
-def _options(optimize: Optimization, *, threads: int) -> Any:
+def _options(optimize: Optimization, *, threads: int, provider: str) -> Any:
     options = onnxruntime.SessionOptions()
+    options.use_deterministic_compute = provider != CPU  # a GPU would add some sums in the order in which its threads finish
     options.log_severity_level = FATAL_ONLY
     options.intra_op_num_threads = threads
     options.graph_optimization_level = LEVELS[optimize]
@@ -103,9 +109,30 @@ def _load(model: bytes | Path, weights: Mapping[str, Array], options: Any, *, pr
         options.add_external_initializers(list(weights), [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()])
         source = model if isinstance(model, bytes) else str(model)
         providers = [(name, dict(FULL_PRECISION.get(name, {}))) for name in dict.fromkeys([provider, CPU])]
-        return onnxruntime.InferenceSession(source, options, providers=providers)
+        told = _preload() if provider == CUDA else ""
+        # Without a word but on the standard output, ONNX Runtime would go on on the CPU where a provider fails.
+        session = onnxruntime.InferenceSession(source, options, providers=providers, enable_fallback=0)
+        session.disable_fallback()  # of older versions, which take no notice of the argument
     except Exception as error:  # the bindings raise a dozen classes without a common root
         raise ModelError(f"ONNX Runtime cannot load the model: {_first_line(error)}") from None
+    if provider not in session.get_providers():  # of which ONNX Runtime tells only its log
+        raise ModelError(
+            f"ONNX Runtime cannot run the model on {provider}, which failed to start; see that its libraries are installed "
+            f"(for CUDA: pip install onnxruntime-gpu[cuda,cudnn]){told}"
+        )
+    return session
+
+
+@cache
+def _preload() -> str:
+    """Load CUDA's libraries from their Python packages, where ONNX Runtime alone does not look, and return what was not found."""
+    preload = getattr(onnxruntime, "preload_dlls", None)  # from 1.21 on
+    said = io.StringIO()
+    if preload is not None:
+        with redirect_stdout(said):
+            preload()
+    missing = re.findall(r"Failed to load ([\w.]+):", said.getvalue())
+    return f": not found {', '.join(missing)}" if missing else ""
 
 
 def provider_name(text: str) -> str:
@@ -125,4 +152,6 @@ def provider_name(text: str) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:500]
+    text = str(error).strip()
+    cause = CAUSE.search(text)
+    return cause[0].strip() if cause is not None else text.partition("\n")[0][:500]

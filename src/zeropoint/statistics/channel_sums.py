@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from ctypes import c_int64, c_void_p
 from dataclasses import dataclass
-from functools import reduce
 from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
 
 from zeropoint.errors import DataError
+from zeropoint.native import library
+from zeropoint.statistics.counting import as_float32
 
+Array32 = npt.NDArray[np.float32]
 Array64 = npt.NDArray[np.float64]
 Limbs = npt.NDArray[np.int64]
-Rows = npt.NDArray[np.generic]
 
 LIMB_BITS = 16
 SMALLEST_EXPONENT = -172  # of the last of 24 mantissa bits, for float32's smallest number as frexp splits it
 LIMBS = 19  # enough for 2**128, with room above for the carries of 2**28 rows
 MANTISSA_BITS = 24
 MOST_ROWS = 1 << 13  # added at once: with digits of 24 + 15 bits their sum stays below 2**53, where float64 is exact
-MOST_WAITING = 64  # rows that an observation holds
+MOST_UNCARRIED = 1 << 22  # rows: with as many digits of 39 bits int64 has room to spare
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,56 +57,61 @@ def observe_rows(means: npt.ArrayLike) -> ChannelSums:
         >>> observe_rows([[1.0, 2.0], [3.0, 6.0]]).means
         array([2., 4.])
     """
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        rows = np.asarray(means, np.float32)
-    rows = rows[np.isfinite(rows).all(axis=1)]
-    channels = rows.shape[1]
-    limbs = np.zeros((channels, LIMBS), np.int64)
-    for start in range(0, len(rows), MOST_ROWS):
-        fraction, exponent = np.frexp(rows[start : start + MOST_ROWS])
-        position = exponent.astype(np.int64) - MANTISSA_BITS - SMALLEST_EXPONENT
-        digits = np.ldexp(fraction.astype(np.float64), MANTISSA_BITS + position % LIMB_BITS)
-        place = np.where(digits == 0.0, 0, position // LIMB_BITS) + np.arange(channels) * LIMBS
-        limbs += np.bincount(place.reshape(-1), digits.reshape(-1), limbs.size).reshape(limbs.shape).astype(np.int64)
-    return ChannelSums(len(rows), _carried(limbs))
+    observation = ChannelObservation(np.shape(means)[1])
+    observation.add(means)
+    return observation.sums()
 
 
 class ChannelObservation:
     """Sums in the making: `add` rows from any number of threads, then take the `sums` of all of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int) -> None:
         self._lock = Lock()
-        self._waiting: list[Rows] = []  # many rows are added at once in little more time than one
-        self._summed: ChannelSums | None = None
+        self._limbs = np.zeros((LIMBS, channels), np.int64)
+        self._rows = self._uncarried = 0
 
-    def add(self, means: Rows) -> None:
+    def add(self, means: npt.ArrayLike) -> None:
         """Take in `means` (rows, channels).
 
         Raises:
-            DataError: there are not as many channels as before.
+            DataError: there are not as many channels as there should be.
         """
+        rows = as_float32(means)
+        if rows.shape[1] != self._limbs.shape[1]:
+            raise _unlike(self._limbs.shape[1], rows.shape[1])
         with self._lock:
-            self._waiting.append(np.array(means))  # a view would hold the memory that the runtime means to use again
-            if sum(map(len, self._waiting)) >= MOST_WAITING:
-                self._sum_up()
+            for start in range(0, len(rows), MOST_ROWS):
+                self._rows += add_rows(rows[start : start + MOST_ROWS], self._limbs)
+            self._uncarried += len(rows)
+            if self._uncarried > MOST_UNCARRIED:
+                _carry(self._limbs.T)
+                self._uncarried = 0
 
-    def sums(self) -> ChannelSums | None:
-        """Return the sums of what was added so far, None where nothing was.
-
-        Raises:
-            DataError: some rows had other numbers of channels.
-        """
+    def sums(self) -> ChannelSums:
+        """Return the sums of what was added so far."""
         with self._lock:
-            self._sum_up()
-            return self._summed
+            return ChannelSums(self._rows, _carried(self._limbs.T.copy()))
 
-    def _sum_up(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        widths = {rows.shape[1]: None for rows in waiting}
-        parts = [observe_rows(np.concatenate([rows for rows in waiting if rows.shape[1] == width])) for width in widths]
-        if self._summed is not None:
-            parts.append(self._summed)
-        self._summed = reduce(merge_channels, parts) if parts else None
+
+def add_rows_in_numpy(rows: Array32, limbs: Limbs) -> int:
+    """Add the finite ones of `rows` (rows, channels), at most 8192, to `limbs` (19, channels), and return how many they are."""
+    rows = rows[np.isfinite(rows).all(axis=1)]
+    fraction, exponent = np.frexp(rows)
+    position = exponent.astype(np.int64) - MANTISSA_BITS - SMALLEST_EXPONENT
+    digits = np.ldexp(fraction.astype(np.float64), MANTISSA_BITS + position % LIMB_BITS)
+    place = np.where(digits == 0.0, 0, position // LIMB_BITS) * rows.shape[1] + np.arange(rows.shape[1])
+    limbs += np.bincount(place.reshape(-1), digits.reshape(-1), limbs.size).reshape(limbs.shape).astype(np.int64)
+    return len(rows)
+
+
+def add_rows_compiled(rows: Array32, limbs: Limbs) -> int:
+    """Add the same, to the same sums once they are carried, in compiled code."""
+    assert library is not None
+    count, channels = rows.shape
+    return int(library.zeropoint_add_rows(c_void_p(rows.ctypes.data), c_int64(count), c_int64(channels), c_void_p(limbs.ctypes.data)))
+
+
+add_rows: Callable[[Array32, Limbs], int] = add_rows_in_numpy if library is None else add_rows_compiled
 
 
 def merge_channels(a: ChannelSums, b: ChannelSums) -> ChannelSums:
@@ -113,13 +121,21 @@ def merge_channels(a: ChannelSums, b: ChannelSums) -> ChannelSums:
         DataError: they have not the same number of channels.
     """
     if len(a.limbs) != len(b.limbs):
-        raise DataError(f"channel means: found {len(a.limbs)} and {len(b.limbs)} channels, expected the same number in every sample")
+        raise _unlike(len(a.limbs), len(b.limbs))
     return ChannelSums(a.rows + b.rows, _carried(a.limbs + b.limbs))
 
 
+def _unlike(some: int, others: int) -> DataError:
+    return DataError(f"channel means: found {some} and {others} channels, expected the same number in every sample")
+
+
 def _carried(limbs: Limbs) -> Limbs:
+    _carry(limbs)
+    limbs.flags.writeable = False
+    return limbs
+
+
+def _carry(limbs: Limbs) -> None:
     for place in range(LIMBS - 1):
         limbs[:, place + 1] += limbs[:, place] >> LIMB_BITS
         limbs[:, place] &= (1 << LIMB_BITS) - 1
-    limbs.flags.writeable = False
-    return limbs

@@ -17,9 +17,9 @@ Array = npt.NDArray[np.generic]
 class NetworkObservation:
     """Add what was seen from any number of threads, then take the `statistics` of all of it."""
 
-    def __init__(self, tensors: Iterable[str], channels: Iterable[tuple[str, int]]) -> None:
+    def __init__(self, tensors: Iterable[str]) -> None:
         self._tensors = {name: Observation() for name in tensors}
-        self._channels = {key: ChannelObservation() for key in channels}
+        self._channels: dict[tuple[str, int], ChannelObservation] = {}
 
     def add(self, tensor: str, array: Array) -> None:
         """Take in what a tensor held in one run.
@@ -36,16 +36,13 @@ class NetworkObservation:
             DataError: a tensor had not the same number of channels before.
         """
         for key, rows in channels.items():
+            if key not in self._channels:
+                self._channels.setdefault(key, ChannelObservation(rows.shape[1]))  # of two threads one is the first
             self._channels[key].add(rows)
 
     def statistics(self) -> Statistics:
-        """Return the statistics of what was added so far.
-
-        Raises:
-            DataError: a tensor had not the same number of channels in all runs.
-        """
-        sums = {key: observation.sums() for key, observation in self._channels.items()}
+        """Return the statistics of what was added so far."""
         return Statistics(
             {name: observation.statistic() for name, observation in self._tensors.items()},
-            {key: found for key, found in sums.items() if found is not None},
+            {key: observation.sums() for key, observation in self._channels.items()},
         )

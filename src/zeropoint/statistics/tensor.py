@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zeropoint.errors import DataError
-from zeropoint.statistics.counting import KEYS, Tally, count
+from zeropoint.statistics.counting import KEYS, Tally, as_float32, count
 
 Keys = npt.NDArray[np.uint16]
 Counts = npt.NDArray[np.int64]
@@ -109,12 +109,9 @@ class Observation:
 
 def _flat32(x: npt.ArrayLike) -> npt.NDArray[np.float32]:
     array = np.asarray(x)
-    if array.dtype == np.float32 and array.flags.c_contiguous:
-        return array.reshape(-1)
     if array.dtype.kind in "cbOSUmM" or array.dtype.type is np.void:  # bfloat16 and its like are of kind V too
         raise DataError(f"statistic: found an array of {array.dtype}, expected real numbers; convert it to float32 first")
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        return np.ascontiguousarray(array, np.float32).reshape(-1)
+    return as_float32(array).reshape(-1)
 
 
 def _counted(tally: Tally) -> TensorStatistic:
