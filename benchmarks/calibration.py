@@ -63,6 +63,7 @@ class Peer:
 PEERS = {
     "forward": Peer("run_forward.py"),
     "zeropoint": Peer("run_zeropoint.py", method="onnxruntime"),
+    "zeropoint-trt": Peer("run_zeropoint.py", method="tensorrt"),
     "ort-minmax": Peer("run_onnxruntime.py", "onnxruntime", "MinMax"),
     "ort-entropy": Peer("run_onnxruntime.py", "onnxruntime", "Entropy"),
     "ort-percentile": Peer("run_onnxruntime.py", "onnxruntime", "Percentile"),

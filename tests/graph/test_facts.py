@@ -110,7 +110,8 @@ def test_capturing_leaves_the_network_and_the_feed_alone() -> None:
 
 def test_weights_that_an_operator_will_have_constant_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those above some kilobytes are inputs at first, which is cheaper."""
-    proto = network("a = MatMul(x, large) y = Mul(a, w)", "float[3, 1, 1] w = {1, 2, 3}")
+    # Where NonZero finds something only a run tells.
+    proto = network("a = MatMul(x, large) y = Mul(a, w) z = NonZero(x)", "float[3, 1, 1] w = {1, 2, 3}")
     proto.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((4, 2000), np.float32), "large"))
     expected = capture_facts(load(proto), {"x": IMAGE, "ids": IDS})
     assert expected["y"].shape == (2, 3, 5, 2000)
@@ -130,3 +131,29 @@ def test_weights_that_an_operator_will_have_constant_are(monkeypatch: pytest.Mon
 def test_a_feed_that_does_not_fit_is_an_error() -> None:
     with pytest.raises(ModelError, match=r"cannot run the model on x float32 \(2, 3, 5, 4\)"):
         capture_facts(load(network("a = Cast<to = 1>(ids) y = Add(x, a)")), {"x": IMAGE, "ids": IDS})
+
+
+INFERRED = {
+    "a network of fixed operators": ("a = Neg(x) y = Mul(a, w)", True),
+    "a shape that is computed": ("s = Shape(x) r = Reshape(x, s) y = Mul(r, w)", True),
+    "a shape in the data": ("z = NonZero(x) y = Mul(x, w)", False),
+    "an operator of another domain": ("g = com.microsoft.Gelu(x) y = Mul(g, w)", False),
+}
+
+
+@pytest.mark.parametrize(("nodes", "inferred"), INFERRED.values(), ids=INFERRED)
+def test_a_run_is_spared_where_inference_finds_all(nodes: str, inferred: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what it finds is what the run shows."""
+    model = load(network(nodes))
+    given = {"x": IMAGE, "ids": IDS}
+    ran = []
+
+    def spied(*arguments: Any, **options: Any) -> Session:
+        ran.append(options)
+        return open_proto(*arguments, **options)
+
+    monkeypatch.setattr(facts, "open_proto", spied)
+    found = capture_facts(model, given)
+    assert bool(ran) != inferred
+    monkeypatch.setattr(facts, "_whole_fact", lambda _: None)
+    assert capture_facts(model, given) == found
