@@ -73,9 +73,10 @@ def _dtype(type: onnx.TypeProto.Tensor) -> np.dtype[np.generic]:
 
 
 def _whole_fact(type: onnx.TypeProto.Tensor) -> Fact | None:
-    if not type.HasField("shape") or any(not dim.HasField("dim_value") for dim in type.shape.dim):
+    sizes = [dim.dim_value if dim.HasField("dim_value") else -1 for dim in type.shape.dim]
+    if not type.HasField("shape") or min(sizes, default=0) < 0:  # a kernel that has no place on its input leaves less than nothing
         return None
-    return Fact(_dtype(type), tuple(dim.dim_value for dim in type.shape.dim))
+    return Fact(_dtype(type), tuple(sizes))
 
 
 def _seen(
