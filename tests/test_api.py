@@ -171,7 +171,8 @@ def test_provenance_says_what_the_plan_was_made_from(judged: dict[str, Judged], 
 def test_operators_left_in_float_are_noted(judged: dict[str, Judged]) -> None:
     result = judged["tensorrt"].result
     assert (result.evidence.coverage.quantized, result.evidence.coverage.candidates) == (8, 10)
-    assert {note.where for note in result.notes} == {"stem.conv", "head", "latency"}
+    # Where no C compiler was there at installation, a note on the calibration says so.
+    assert {note.where for note in result.notes} - {"calibration"} == {"stem.conv", "head", "latency"}
 
 
 def test_without_evaluation_nothing_is_compared_but_the_rules_are_checked(digits: Digits, monkeypatch: pytest.MonkeyPatch) -> None:
