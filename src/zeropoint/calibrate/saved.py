@@ -146,7 +146,10 @@ def load_statistics(path: str | Path) -> Saved:
         DataError: there is no such file, or it is none of these.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        loaded = np.load(path, allow_pickle=False)
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            raise ValueError("a single array")
+        with loaded as archive:
             arrays = {name: archive[name] for name in ("header", "buckets", "counts", "limbs")}
         header = json.loads(arrays["header"].tobytes())
         if (header["format"], header["version"]) != (FORMAT, VERSION):
