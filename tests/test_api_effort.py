@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -263,3 +264,41 @@ def test_what_cannot_be_solved_is_an_error(
     given: dict[str, Any] = {"statistics": kept, "model": digits.model, "target": "tensorrt", **change}
     with pytest.raises(error, match=message):
         api.solve(given.pop("statistics"), given.pop("model"), **given)
+
+
+# --- what a review found ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("changed", [0, 3, 7], ids=["the first", "one between", "the last"])
+def test_a_checkpoint_of_other_arrays_is_refused(changed: int, tmp_path: Path) -> None:
+    """Their names are only their places."""
+    other = IMAGES.copy()
+    other[changed] *= 100
+    given: dict[str, Any] = {"target": "tensorrt", "evaluate": False, "samples": 8, "checkpoint": tmp_path / "stats"}
+    api.quantize(FUSED, data=IMAGES, **given)
+    with pytest.raises(DataError, match=r"found data_sha256 .* it is of another calibration"):
+        api.quantize(FUSED, data=other, **given)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names of files are bytes there")
+def test_names_of_files_may_be_any_bytes(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    try:
+        for place, image in enumerate(IMAGES[:2]):
+            with open(os.path.join(os.fsencode(folder), b"\xff%d.npy" % place), "wb") as file:
+                np.save(file, image[None])
+    except OSError:
+        pytest.skip("this file system wants text")
+    found = api.quantize(FUSED, data=folder, target="tensorrt", evaluate=False, checkpoint=tmp_path / "stats")
+    assert found.plan.entries
+
+
+@pytest.mark.parametrize(("target", "exclude"), [("openvino", "conv2"), ("onnxruntime", "conv1")])
+def test_solving_derives_from_what_is_excluded(target: str, exclude: str, tmp_path: Path) -> None:
+    """What was observed stands for what only reorders it, also where it takes no Q/DQ pair itself."""
+    body = "conv1 = Conv(x, w) s = Sigmoid(conv1) conv2 = Conv(s, v) f = Reshape(s, k) y = MatMul(f, m)"
+    weights = {"k": np.array([0, -1]), "m": (16 * 8 * 8, 4)}
+    model = network(body, inputs="float[N,16,8,8] x", outputs="conv2, y", weights=weights)
+    api.quantize(model, data=IMAGES, target="tensorrt", evaluate=False, samples=8, checkpoint=tmp_path / "stats")
+    assert api.solve(tmp_path / "stats", model, target=target, exclude=[exclude]).plan.entry("f").scale

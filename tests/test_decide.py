@@ -206,8 +206,8 @@ def test_a_network_with_nothing_to_quantize_gives_an_empty_plan() -> None:
 # --- what is kept for later ------------------------------------------------------------------------------------------------
 
 
-def test_what_was_observed_tells_of_the_calibration() -> None:
-    found = seen(prepared(), replace(PLAIN, batch_size=7), data=DATA[:20])
+def test_what_was_observed_tells_of_the_calibration(tmp_path: Path) -> None:
+    found = seen(prepared(), replace(PLAIN, batch_size=7), data=DATA[:20], checkpoint=tmp_path / "stats")
     source = found.source
     assert (source.model_sha256, source.data, source.blocks, source.batch_size) == (
         "of the file",
@@ -219,14 +219,15 @@ def test_what_was_observed_tells_of_the_calibration() -> None:
     assert len(source.data_sha256) == 64
     assert found.facts["x"].shape == (7, 16)
     assert list(found.statistics.tensors) == ["x", "r"]
+    assert not seen(prepared(), data=DATA[:20]).source.data_sha256  # nobody asks for it
 
 
-def test_other_samples_of_the_same_data_are_told_apart() -> None:
+def test_other_samples_of_the_same_data_are_told_apart(tmp_path: Path) -> None:
     model = prepared()
-    goal = get_target("tensorrt")
+    goal, all = get_target("tensorrt"), samples(model)
     hashes = {
-        observe_network(model, chosen, sha256=str, target=goal, recipe=PLAIN, effort=Effort()).source.data_sha256
-        for chosen in (samples(model)[:4], samples(model)[4:8], samples(model)[:8:2], samples(model)[:4])
+        observe_network(model, chosen, sha256=str, target=goal, recipe=PLAIN, effort=Effort(checkpoint=tmp_path / name)).source.data_sha256
+        for name, chosen in (("a", all[:4]), ("b", all[4:8]), ("c", all[:8:2]), ("d", all[:4]))
     }
     assert len(hashes) == 3
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from importlib.metadata import version
 
+import numpy as np
+
 from zeropoint.calibrate import Effort, Source, Subject, calibrate
 from zeropoint.data import Samples, batches
 from zeropoint.errors import DataError
@@ -27,6 +29,8 @@ from zeropoint.runtime.onnxruntime import VERSION as RUNTIME_VERSION
 from zeropoint.statistics.network import Statistics
 from zeropoint.statistics.tensor import TensorStatistic, merge
 from zeropoint.targets import TARGETS, Target
+
+LOOKED_INTO = 16  # samples, to tell whether a checkpoint is of the same data
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,7 +73,7 @@ def observe_network(
     source = Source(
         model_sha256=sha256(),
         data=samples.description,
-        data_sha256=hashlib.sha256("\n".join(samples.ids).encode()).hexdigest(),
+        data_sha256=_fingerprint(samples) if effort.checkpoint is not None else "",
         blocks=len(divided),
         batch_size=divided.size,
         provider=effort.provider,
@@ -108,6 +112,16 @@ def decide(network: Model, observed: Observed, target: Target, recipe: Recipe) -
     return replace(plan, corrections=corrections, notes=(*plan.notes, *unmended, *observed.notes), provenance=provenance)
 
 
+def _fingerprint(samples: Samples) -> str:
+    """Return a hash of the names of the samples, which for arrays are their places, and of what up to 16 of them hold."""
+    told = hashlib.sha256("\n".join(samples.ids).encode("utf-8", "surrogateescape"))
+    for position in sorted({round(place) for place in np.linspace(0, len(samples) - 1, min(len(samples), LOOKED_INTO))}):
+        for name, array in sorted(samples[position].items()):
+            told.update(f"{name} {array.dtype} {array.shape}".encode("utf-8", "surrogateescape"))
+            told.update(np.ascontiguousarray(array).tobytes())
+    return told.hexdigest()
+
+
 def _taps(network: Model, placement: Placement, facts: Facts, recipe: Recipe) -> Taps:
     channels = channel_axes(network, placement, facts) if recipe.bias == "corrected" else ()
     found = sources(network, [site.tensor for site in placement.activations])
@@ -117,7 +131,8 @@ def _taps(network: Model, placement: Placement, facts: Facts, recipe: Recipe) ->
 def _statistics(network: Model, placement: Placement, observed: Observed, target: Target) -> dict[str, TensorStatistic]:
     """Return the statistic of each tensor that takes a Q/DQ pair, also of those that only hold what was observed in others."""
     seen = observed.statistics.tensors
-    found = sources(network, [site.tensor for site in placement.activations])
+    origins_of = sources(network, [*seen, *(site.tensor for site in placement.activations)])
+    found = {site.tensor: (site.tensor,) if site.tensor in seen else origins_of[site.tensor] for site in placement.activations}
     missing = [source for origins in found.values() for source in origins if source not in seen]
     if missing:
         others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""

@@ -41,6 +41,15 @@ class Unpicklable(Images):
         raise TypeError("it holds an open file")
 
 
+class Unloadable(Images):
+    def __reduce__(self) -> Any:
+        return _fail_to_load, ()
+
+
+def _fail_to_load() -> Images:
+    raise ImportError("no module of that name")
+
+
 def test_processes_change_no_bit(tmp_path: Path) -> None:
     of = digits()
     expected = calibrated(of)
@@ -64,6 +73,13 @@ def test_data_that_cannot_be_sent_is_an_error_that_says_what_to_do() -> None:
     ):
         calibrate(of, all_taps(of), TWO)
     assert calibrated(of) == calibrated(subject(FUSED, IMAGES))
+
+
+def test_data_that_a_process_cannot_load_is_an_error_that_says_what_to_do() -> None:
+    of = subject(FUSED, Unloadable())
+    expected = r"^data: found samples that another process cannot load \(ImportError: no module of that name\).*one worker"
+    with pytest.raises(DataError, match=expected):
+        calibrate(of, all_taps(of), TWO)
 
 
 def told(of: Subject, effort: Effort) -> str:

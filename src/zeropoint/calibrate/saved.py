@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import reduce
@@ -31,7 +33,7 @@ FORMAT, VERSION = "zeropoint statistics", 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """What statistics are of: they go on only from those of the same. data_sha256 is of the samples' names."""
+    """What statistics are of: they go on only from those of the same. data_sha256: of the samples' names and of what some hold."""
 
     model_sha256: str
     data: str
@@ -114,7 +116,7 @@ def to_bytes(saved: Saved) -> bytes:
         "format": FORMAT,
         "version": VERSION,
         "source": asdict(saved.source),
-        "facts": {name: [fact.dtype.str, list(fact.shape)] for name, fact in sorted(saved.facts.items())},
+        "facts": {name: [fact.dtype.name, list(fact.shape)] for name, fact in sorted(saved.facts.items())},
         "parts": [
             {
                 "done": _ranges(part.done),
@@ -136,6 +138,20 @@ def to_bytes(saved: Saved) -> bytes:
     return file.getvalue()
 
 
+# What numpy and zipfile raise on broken files, depending on where they break.
+BROKEN = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    EOFError,
+    IndexError,
+    AttributeError,
+    NotImplementedError,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+)
 NUMBERS = tuple(field.name for field in fields(TensorStatistic) if field.name not in ("buckets", "counts"))
 
 
@@ -155,7 +171,7 @@ def load_statistics(path: str | Path) -> Saved:
         if (header["format"], header["version"]) != (FORMAT, VERSION):
             raise ValueError(f"format {header['format']!r}, version {header['version']!r}")
         return _parsed(header, arrays)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, IndexError, zipfile.BadZipFile) as error:
+    except BROKEN as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise DataError(
             f"statistics {path}: cannot be read ({reason}); expected a file that `zeropoint quantize --checkpoint` wrote, whole"

@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 
 from zeropoint.calibrate.streams import Crew, observe_blocks
 from zeropoint.data import Batches
@@ -59,10 +60,12 @@ def observe_in_processes(job: Job, blocks: Sequence[int], *, workers: int) -> It
     # Forking would copy locks that threads of the runtime hold.
     context = multiprocessing.get_context("spawn")
     others = {*multiprocessing.active_children()}
+    ours: set[BaseProcess] = set()
     with ProcessPoolExecutor(workers, context, initializer=_start, initargs=(pickled,)) as pool:
         try:
             with _interrupts_ignored():  # by the processes, which inherit it
                 running = {pool.submit(_observe, chunk): chunk for chunk in chunks}
+                ours = {*multiprocessing.active_children()} - others
             for future in as_completed(running):
                 yield running[future], future.result()
         except BrokenProcessPool:
@@ -70,7 +73,7 @@ def observe_in_processes(job: Job, blocks: Sequence[int], *, workers: int) -> It
                 "workers: a process ended before its work was done, perhaps for lack of memory; expected all to finish; use fewer workers"
             ) from None
         except BaseException:  # what they are at is of no use any more
-            for process in {*multiprocessing.active_children()} - others:
+            for process in ours:
                 process.terminate()
             raise
         finally:
@@ -86,7 +89,8 @@ def _interrupts_ignored() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        if before is not None:  # one that was not set from Python cannot be set from there again
+            signal.signal(signal.SIGINT, before)
 
 
 _started: list[tuple[Job, TappedSession] | ZeropointError] = []  # of this worker process: one entry, once it has started
@@ -98,6 +102,14 @@ def _start(pickled: bytes) -> None:
         _started.append((job, job.tapped.open(threads=job.crew.threads, provider=job.provider)))
     except ZeropointError as error:  # raised here it would only break the pool; the first chunk reports it
         _started.append(error)
+    except Exception as error:  # unpickling runs code of the user's data set
+        reason = f"{type(error).__name__}: {error}"
+        _started.append(
+            DataError(
+                f"data: found samples that another process cannot load ({reason}), expected what Python can import there; calibrate with "
+                "one worker, which uses all cores too"
+            )
+        )
 
 
 def _observe(blocks: Sequence[int]) -> Statistics:

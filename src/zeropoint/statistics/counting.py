@@ -23,8 +23,12 @@ Array32 = npt.NDArray[np.float32]
 
 
 def _untouched(shape: tuple[int, ...]) -> npt.NDArray[np.uint32]:
-    """Return zeros that take no memory before they are written to, which numpy's do only where the C library maps them."""
-    return np.frombuffer(mmap.mmap(-1, 4 * math.prod(shape)), np.uint32).reshape(shape)
+    """Return zeros that take no memory before they are written to, which numpy's do only where the C library maps them.
+
+    Where there is the choice they are private: to read a page that is shared takes memory too.
+    """
+    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+    return np.frombuffer(mmap.mmap(-1, 4 * math.prod(shape), **private), np.uint32).reshape(shape)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,7 +62,9 @@ def count_in_numpy(values: Array32, tally: Tally) -> None:
     """Add `values` (n,) to `tally`."""
     for start in range(0, values.size, CHUNK):
         chunk = values[start : start + CHUNK]
-        tally.slots[:, 0] += np.bincount(chunk.view(np.uint32) >> 16, minlength=KEYS).astype(np.uint32)
+        counts = np.bincount(chunk.view(np.uint32) >> 16, minlength=KEYS)
+        keys = np.flatnonzero(counts > 0)  # to add zeros would touch every page
+        tally.slots[keys, 0] += counts[keys].astype(np.uint32)
         lo, hi = chunk.min(), chunk.max()
         if not (np.isfinite(lo) and np.isfinite(hi)):  # a NaN makes both NaN
             tally.others[:] += np.isnan(chunk).sum(), np.isinf(chunk).sum()
