@@ -13,7 +13,7 @@ import pytest
 from tests.graph.networks import Array, network
 
 from zeropoint import decide as module
-from zeropoint.calibrate import Effort, Subject, calibrate, load_statistics
+from zeropoint.calibrate import Resources, Subject, calibrate, load_statistics
 from zeropoint.data import Samples, open_data
 from zeropoint.decide import Observed, decide, observe_network
 from zeropoint.errors import DataError
@@ -48,8 +48,10 @@ def samples(model: Model, data: object = DATA) -> Samples:
 def seen(
     model: Model, recipe: Recipe = PLAIN, *, data: object = DATA, target: str = "tensorrt", checkpoint: Path | None = None, **given: Any
 ) -> Observed:
-    effort, goal = Effort(checkpoint=checkpoint), get_target(target)
-    return observe_network(model, samples(model, data), sha256=lambda: "of the file", target=goal, recipe=recipe, effort=effort, **given)
+    resources, goal = Resources(checkpoint=checkpoint), get_target(target)
+    return observe_network(
+        model, samples(model, data), sha256=lambda: "of the file", target=goal, recipe=recipe, resources=resources, **given
+    )
 
 
 def decided(model: Model, recipe: Recipe = PLAIN, *, target: str = "tensorrt", **given: Any) -> Plan:
@@ -134,9 +136,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Taps]:
     """The taps of each calibration."""
     taps: list[Taps] = []
 
-    def spy(subject: Subject, wanted: Taps, effort: Effort, **rest: Any) -> tuple[Statistics, tuple[Note, ...]]:
+    def spy(subject: Subject, wanted: Taps, resources: Resources, **rest: Any) -> tuple[Statistics, tuple[Note, ...]]:
         taps.append(wanted)
-        return calibrate(subject, wanted, effort, **rest)
+        return calibrate(subject, wanted, resources, **rest)
 
     monkeypatch.setattr(module, "calibrate", spy)
     return taps
@@ -226,7 +228,9 @@ def test_other_samples_of_the_same_data_are_told_apart(tmp_path: Path) -> None:
     model = prepared()
     goal, all = get_target("tensorrt"), samples(model)
     hashes = {
-        observe_network(model, chosen, sha256=str, target=goal, recipe=PLAIN, effort=Effort(checkpoint=tmp_path / name)).source.data_sha256
+        observe_network(
+            model, chosen, sha256=str, target=goal, recipe=PLAIN, resources=Resources(checkpoint=tmp_path / name)
+        ).source.data_sha256
         for name, chosen in (("a", all[:4]), ("b", all[4:8]), ("c", all[:8:2]), ("d", all[:4]))
     }
     assert len(hashes) == 3

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy.typing as npt
 
-from zeropoint.calibrate import effort, load_statistics
+from zeropoint.calibrate import load_statistics, resources
 from zeropoint.data import Preprocess, load_preprocess
 from zeropoint.data.choice import Choice, Request, choose_samples
 from zeropoint.decide import Observed, decide, observe_network
@@ -102,7 +102,7 @@ def quantize(  # noqa: PLR0913  (the one wide function: each option of the comma
         weight_storage=weight_storage,
         seed=seed,
     )
-    how = effort(workers=workers, memory_budget=memory_budget, provider=provider, checkpoint=checkpoint)
+    how = resources(workers=workers, memory_budget=memory_budget, provider=provider, checkpoint=checkpoint)
     with _old_objects_left_alone(), ThreadPoolExecutor(1) as worker:
         sha256 = worker.submit(fingerprint, model)  # beside the rest: hashing lets go of Python's lock
         network = load(model, min_opset=goal.min_opset)
@@ -117,7 +117,7 @@ def quantize(  # noqa: PLR0913  (the one wide function: each option of the comma
         if given is None:
             assert choice.calibration is not None  # it was asked for
             observed = observe_network(
-                network, choice.calibration, sha256=sha256.result, target=goal, recipe=recipe, effort=how, progress=progress
+                network, choice.calibration, sha256=sha256.result, target=goal, recipe=recipe, resources=how, progress=progress
             )
             given = decide(network, observed, goal, recipe)
             notes = (*notes, *observed.run_notes)

@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 import numpy as np
 
-from zeropoint.calibrate import Effort, Source, Subject, calibrate
+from zeropoint.calibrate import Resources, Source, Subject, calibrate
 from zeropoint.data import Samples, batches
 from zeropoint.errors import DataError
 from zeropoint.graph.facts import Facts, capture_facts
@@ -54,7 +54,7 @@ def observe_network(
     sha256: Callable[[], str],
     target: Target,
     recipe: Recipe,
-    effort: Effort,
+    resources: Resources,
     progress: Progress = silent,
 ) -> Observed:
     """Run the prepared `network`, of the file of that hash, on `samples` and return what a plan for `target` needs to know of them.
@@ -73,17 +73,17 @@ def observe_network(
     source = Source(
         model_sha256=sha256(),
         data=samples.description,
-        data_sha256=_fingerprint(samples) if effort.checkpoint is not None else "",
+        data_sha256=_fingerprint(samples) if resources.checkpoint is not None else "",
         blocks=len(divided),
         batch_size=divided.size,
-        provider=effort.provider,
+        provider=resources.provider,
         zeropoint=version("zeropoint"),
         onnxruntime=RUNTIME_VERSION,
     )
     taps = _taps(network, find_sites(network, facts, target, include=recipe.include, exclude=recipe.exclude), facts, recipe)
-    for other in () if effort.checkpoint is None else TARGETS.values():
+    for other in () if resources.checkpoint is None else TARGETS.values():
         taps = taps.with_(_taps(network, find_sites(network, facts, other, include=(), exclude=()), facts, recipe))
-    statistics, notes = calibrate(Subject(network, facts, divided, source), taps, effort, progress=progress)
+    statistics, notes = calibrate(Subject(network, facts, divided, source), taps, resources, progress=progress)
     return Observed(source, facts, statistics, divided.notes, run_notes=notes)
 
 

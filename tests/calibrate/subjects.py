@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from tests.graph.networks import Array, network
 
-from zeropoint.calibrate import Effort, Saved, Source, Subject, calibrate
+from zeropoint.calibrate import Resources, Saved, Source, Subject, calibrate
 from zeropoint.calibrate.saved import Part, to_bytes
 from zeropoint.data import batches, open_data
 from zeropoint.demo import load_digits
@@ -74,8 +74,8 @@ def seen_bytes(statistics: Statistics) -> bytes:
     return to_bytes(Saved(source(), {}, (Part(Taps(()), frozenset(), statistics),)))
 
 
-def calibrated(of: Subject, taps: Taps | None = None, **effort: Any) -> bytes:
-    return seen_bytes(calibrate(of, all_taps(of) if taps is None else taps, Effort(**effort), progress=silent)[0])
+def calibrated(of: Subject, taps: Taps | None = None, **resources: Any) -> bytes:
+    return seen_bytes(calibrate(of, all_taps(of) if taps is None else taps, Resources(**resources), progress=silent)[0])
 
 
 def one_by_one(model: onnx.ModelProto, data: Array) -> list[dict[str, Array]]:

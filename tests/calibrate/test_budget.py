@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from tests.calibrate.subjects import seen_bytes, subject
-from zeropoint.calibrate import Effort, calibrate
+from zeropoint.calibrate import Resources, calibrate
 from zeropoint.graph.taps import Taps
 from zeropoint.runtime.machine import resident_bytes, return_freed_memory
 
@@ -44,8 +44,8 @@ if __name__ == "__main__":
     before = resident_bytes()
     taps = Taps(tuple(f"t{{k + 1}}" for k in range({TENSORS})))
     told = []
-    effort = Effort(memory_budget=before + int(room) if room else None)
-    seen, notes = calibrate(of, taps, effort, progress=lambda *step: told.append(step))
+    resources = Resources(memory_budget=before + int(room) if room else None)
+    seen, notes = calibrate(of, taps, resources, progress=lambda *step: told.append(step))
     Path(path).write_bytes(seen_bytes(seen))
     print(json.dumps({{"taken": peak() - before, "runs": told[-1][2] // 3, "notes": [note.kind for note in notes]}}))
 """

@@ -24,7 +24,7 @@ from tests.calibrate.subjects import (
 )
 from tests.graph.networks import Array, network, run_all
 
-from zeropoint.calibrate import Effort, Subject, calibrate, calibration, load_statistics
+from zeropoint.calibrate import Resources, Subject, calibrate, calibration, load_statistics
 from zeropoint.calibrate.passes import SPARE, STATISTIC_BYTES, schedule
 from zeropoint.calibrate.saved import to_bytes
 from zeropoint.demo import load_digits
@@ -36,11 +36,11 @@ from zeropoint.statistics.network import Statistics
 from zeropoint.statistics.tensor import EMPTY, observe
 
 TENSORS = ("x", "a", "r", "s", "y")
-QUIET = Effort()
+QUIET = Resources()
 
 
-def statistics(of: Subject, taps: Taps, **effort: Any) -> Statistics:
-    return calibrate(of, taps, Effort(**effort))[0]
+def statistics(of: Subject, taps: Taps, **resources: Any) -> Statistics:
+    return calibrate(of, taps, Resources(**resources))[0]
 
 
 # --- what is seen, against a plain loop ------------------------------------------------------------------------------------
@@ -91,15 +91,15 @@ def test_a_block_left_out_shows() -> None:
     assert not any(whole[name].equals(part[name]) for name in TENSORS)
 
 
-EFFORTS: dict[str, dict[str, Any]] = {"a pass": {}, "passes": {"memory_budget": 1}}
-every_effort = pytest.mark.parametrize("effort", EFFORTS.values(), ids=EFFORTS)
+RESOURCES: dict[str, dict[str, Any]] = {"a pass": {}, "passes": {"memory_budget": 1}}
+any_resources = pytest.mark.parametrize("resources", RESOURCES.values(), ids=RESOURCES)
 
 
-@every_effort
-def test_inputs_alone_need_no_run(effort: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+@any_resources
+def test_inputs_alone_need_no_run(resources: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     of = subject(network("y = Add(x, z)", inputs="float[N,8] x, float[N,8] z"), {"x": ROWS[:, :8], "z": ROWS[:, 8:]})
     monkeypatch.setattr("zeropoint.graph.taps.Session", None)
-    found = statistics(of, Taps(("x", "z"), (("x", 1), ("z", 1))), **effort)
+    found = statistics(of, Taps(("x", "z"), (("x", 1), ("z", 1))), **resources)
     assert seen_bytes(found) == seen_bytes(
         Statistics(
             {"x": observe(ROWS[:, :8]), "z": observe(ROWS[:, 8:])},
@@ -108,9 +108,9 @@ def test_inputs_alone_need_no_run(effort: dict[str, Any], monkeypatch: pytest.Mo
     )
 
 
-@every_effort
-def test_no_taps_give_no_statistics(effort: dict[str, Any]) -> None:
-    found = statistics(subject(ELEMENTWISE, ROWS), Taps(()), **effort)
+@any_resources
+def test_no_taps_give_no_statistics(resources: dict[str, Any]) -> None:
+    found = statistics(subject(ELEMENTWISE, ROWS), Taps(()), **resources)
     assert (dict(found.tensors), dict(found.channels)) == ({}, {})
 
 
@@ -124,11 +124,11 @@ def test_the_network_and_the_data_stay_as_they_are() -> None:
     data.flags.writeable = False
     of = subject(ELEMENTWISE, data)
     before = serialize(of.model)
-    calibrate(of, all_taps(of), Effort(memory_budget=1))
+    calibrate(of, all_taps(of), Resources(memory_budget=1))
     assert serialize(of.model) == before
 
 
-# --- the law: effort, order and division change no bit ---------------------------------------------------------------------
+# --- the law: resources, order and division change no bit ---------------------------------------------------------------------
 
 SUBJECTS: dict[str, Callable[[], Subject]] = {
     "fused": lambda: subject(FUSED, IMAGES),
@@ -163,7 +163,7 @@ def test_streams_change_no_bit(make: Callable[[], Subject], machine: Callable[[i
 def test_passes_change_no_bit(make: Callable[[], Subject], machine: Callable[[int], None]) -> None:
     machine(2)
     of = make()
-    notes = calibrate(of, all_taps(of), Effort(memory_budget=1))[1]
+    notes = calibrate(of, all_taps(of), Resources(memory_budget=1))[1]
     assert any("a pass with a single tensor still takes" in note.reason for note in notes)
     assert calibrated(of, memory_budget=1) == calibrated(of)
 
@@ -240,7 +240,7 @@ def test_what_a_checkpoint_holds_is_not_observed_again(tmp_path: Path, monkeypat
     saved = path.read_bytes()
     read = reads(of, monkeypatch)
     told: list[tuple[str, int, int]] = []
-    found, _ = calibrate(of, all_taps(of), Effort(checkpoint=path), progress=lambda *step: told.append(step))
+    found, _ = calibrate(of, all_taps(of), Resources(checkpoint=path), progress=lambda *step: told.append(step))
     assert (read, seen_bytes(found), path.read_bytes()) == ([], expected, saved)
     assert [step[1:] for step in told] == [(0, 0)]
 
@@ -263,7 +263,7 @@ def test_a_run_that_failed_is_gone_on_with(
 
     with monkeypatch.context() as patch, pytest.raises(DataError, match="broken sample"):
         patch.setattr(type(of.batches), "__getitem__", failing)
-        calibrate(of, all_taps(of), Effort(checkpoint=path))
+        calibrate(of, all_taps(of), Resources(checkpoint=path))
     done = load_statistics(path).parts[0].done if path.exists() else frozenset()
     assert fails_at not in done
     assert len(done) >= fails_at - 2 * cores
@@ -303,7 +303,7 @@ def test_a_checkpoint_of_another_calibration_is_refused_by_what_differs(field: s
     changes: dict[str, Any] = {field: value}
     other = replace(of, source=replace(of.source, **changes))
     with pytest.raises(DataError, match=rf"checkpoint .*mine\.stats: found {field} .*, expected {value!r}; it is of another calibration"):
-        calibrate(other, Taps(("a",)), Effort(checkpoint=path))
+        calibrate(other, Taps(("a",)), Resources(checkpoint=path))
     assert path.read_bytes() == before
 
 
@@ -338,7 +338,7 @@ def test_progress_begins_with_an_estimate_and_counts_blocks(batch_size: int, ste
 
 def test_progress_counts_all_passes() -> None:
     told: list[tuple[str, int, int]] = []
-    calibrate(subject(ELEMENTWISE, ROWS), Taps(TENSORS), Effort(memory_budget=1), progress=lambda *step: told.append(step))
+    calibrate(subject(ELEMENTWISE, ROWS), Taps(TENSORS), Resources(memory_budget=1), progress=lambda *step: told.append(step))
     [passes] = {re.match(r"calibrating in (\d+) passes \(about \d+ MB\)$", step[0]) for step in told[:1]}
     assert passes is not None
     steps = 24 * int(passes[1])
@@ -351,7 +351,7 @@ def test_passes_are_noted_with_what_was_allowed(monkeypatch: pytest.MonkeyPatch)
     of = subject(FUSED, IMAGES)
     monkeypatch.setattr("zeropoint.calibrate.passes.resident_bytes", lambda: 0)
     budget = 5 * STATISTIC_BYTES + weight_bytes(of.model) + int(4.5 * SPARE * IMAGES[:1].nbytes)
-    [note] = calibrate(of, Taps(("x", "d", "a", "s", "r")), Effort(memory_budget=budget))[1]
+    [note] = calibrate(of, Taps(("x", "d", "a", "s", "r")), Resources(memory_budget=budget))[1]
     assert (note.where, note.kind) == ("memory_budget", "run")
     assert re.match(r"the data was run [2-5] times, each for some of the tensors: about \d MB, where \d MB were allowed", note.reason)
 

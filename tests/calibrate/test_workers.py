@@ -10,13 +10,13 @@ import pytest
 from tests.calibrate.subjects import FUSED, IMAGES, all_taps, calibrated, digits, seen_bytes, subject
 from tests.graph.networks import Array
 
-from zeropoint.calibrate import Effort, Subject, calibrate, workers
+from zeropoint.calibrate import Resources, Subject, calibrate, workers
 from zeropoint.calibrate.streams import Crew
 from zeropoint.calibrate.workers import CHUNKS, LONGEST_CHUNK, Job, observe_in_processes
 from zeropoint.errors import DataError, ModelError
 from zeropoint.graph.taps import Taps, divide, tap
 
-TWO = Effort(workers=2)
+TWO = Resources(workers=2)
 
 
 class Images:
@@ -60,7 +60,7 @@ def test_processes_change_no_bit(tmp_path: Path) -> None:
 def test_processes_and_passes_change_no_bit_of_what_is_fused() -> None:
     of, taps = subject(FUSED, Images(), batch_size=3), Taps(("a", "r"), (("r", 1),))
     told: list[tuple[int, int]] = []
-    seen, _ = calibrate(of, taps, Effort(workers=2, memory_budget=1), progress=lambda _, done, total: told.append((done, total)))
+    seen, _ = calibrate(of, taps, Resources(workers=2, memory_budget=1), progress=lambda _, done, total: told.append((done, total)))
     assert told == [(done, len(told) - 1) for done in range(len(told))]
     assert (len(told) - 1) % 4 == 0
     assert seen_bytes(seen) == calibrated(of, taps)
@@ -82,15 +82,15 @@ def test_data_that_a_process_cannot_load_is_an_error_that_says_what_to_do() -> N
         calibrate(of, all_taps(of), TWO)
 
 
-def told(of: Subject, effort: Effort) -> str:
+def told(of: Subject, resources: Resources) -> str:
     with pytest.raises(DataError) as caught:
-        calibrate(of, all_taps(of), effort)
+        calibrate(of, all_taps(of), resources)
     return str(caught.value)
 
 
 def test_an_error_in_a_process_is_that_of_one_process() -> None:
     of = subject(FUSED, Images(fails_at=7))
-    expected = told(of, Effort())
+    expected = told(of, Resources())
     assert "item 7: failed with ValueError: a broken file" in expected
     assert told(of, TWO) == expected
 

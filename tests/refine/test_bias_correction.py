@@ -12,7 +12,7 @@ import pytest
 from onnx import numpy_helper
 from tests.graph.networks import CHANNELS, Array, Feed, network, observed, place, run
 
-from zeropoint.calibrate import Effort
+from zeropoint.calibrate import Resources
 from zeropoint.data import open_data
 from zeropoint.decide import decide, observe_network
 from zeropoint.errors import PlanError
@@ -445,7 +445,7 @@ def test_the_recipe_decides_whether_biases_are_corrected(bias: Any, corrected: l
     prepare(model)
     data = open_data(np.concatenate([one["x"] for one in samples(GEMM)]), input_infos(model))
     goal, recipe = get_target("tensorrt"), Recipe(bias=bias)
-    plan = decide(model, observe_network(model, data, sha256=str, target=goal, recipe=recipe, effort=Effort()), goal, recipe)
+    plan = decide(model, observe_network(model, data, sha256=str, target=goal, recipe=recipe, resources=Resources()), goal, recipe)
     assert [correction.tensor for correction in plan.corrections] == corrected
     assert plan.provenance.bias == bias
     assert plan.notes == ()

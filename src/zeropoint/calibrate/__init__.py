@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from zeropoint.calibrate.calibration import Subject, calibrate
-from zeropoint.calibrate.effort import Effort, effort
+from zeropoint.calibrate.resources import Resources, resources
 from zeropoint.calibrate.saved import Saved, Source, load_statistics
 
-__all__ = ["Effort", "Saved", "Source", "Subject", "calibrate", "effort", "load_statistics"]
+__all__ = ["Resources", "Saved", "Source", "Subject", "calibrate", "load_statistics", "resources"]

@@ -11,8 +11,8 @@ from itertools import count
 from pathlib import Path
 from time import monotonic
 
-from zeropoint.calibrate.effort import Effort
 from zeropoint.calibrate.passes import Schedule, schedule
+from zeropoint.calibrate.resources import Resources
 from zeropoint.calibrate.saved import Part, Saved, Source, load_statistics, save_statistics
 from zeropoint.calibrate.streams import Crew, observe_blocks
 from zeropoint.calibrate.workers import Job, observe_in_processes
@@ -44,10 +44,10 @@ class Subject:
     source: Source
 
 
-def calibrate(subject: Subject, taps: Taps, effort: Effort, *, progress: Progress = silent) -> tuple[Statistics, tuple[Note, ...]]:
+def calibrate(subject: Subject, taps: Taps, resources: Resources, *, progress: Progress = silent) -> tuple[Statistics, tuple[Note, ...]]:
     """Return the statistics of `taps` over all of the data, and what to know of how they came about.
 
-    The effort changes no bit of them. Memory holds a batch's taps for each stream, as many streams as the budget allows, or fewer taps
+    Resources change no bit of them. Memory holds a batch's taps for each stream, as many streams as the budget allows, or fewer taps
     at a time in more passes. What the checkpoint holds is not observed again, and in the end it holds all.
 
     Raises:
@@ -55,24 +55,24 @@ def calibrate(subject: Subject, taps: Taps, effort: Effort, *, progress: Progres
         ModelError: the network cannot be run.
         OutputError: the checkpoint cannot be written.
     """
-    saved = _begun(subject, taps, effort.checkpoint)
-    plans = [_schedule(subject, part, effort) for part in saved.parts]
+    saved = _begun(subject, taps, resources.checkpoint)
+    plans = [_schedule(subject, part, resources) for part in saved.parts]
     parts = [part.only(group) for part, plan in zip(saved.parts, plans, strict=True) for group in plan.passes]
     streams = min(plan.streams for plan in plans)
-    crew = Crew(streams, threads=max(1, cores() // effort.workers // streams))
+    crew = Crew(streams, threads=max(1, cores() // resources.workers // streams))
     left = [sorted(set(range(subject.source.blocks)) - part.done) for part in parts]
-    tick = _counter(progress, _label(plans, effort, passes=len(parts)), total=sum(map(len, left)))
-    save_when_due = _saver(saved, effort.checkpoint)
+    tick = _counter(progress, _label(plans, resources, passes=len(parts)), total=sum(map(len, left)))
+    save_when_due = _saver(saved, resources.checkpoint)
     with tempfile.TemporaryDirectory(prefix="zeropoint-") as folder:
-        networks = _networks(subject, parts, effort, Path(folder)) if any(left) else []
+        networks = _networks(subject, parts, resources, Path(folder)) if any(left) else []
         for number, network in enumerate(networks):
-            run = Run(network, subject.batches, effort, crew)
+            run = Run(network, subject.batches, resources, crew)
             for done, seen in _observe(run, left[number], tick):
                 parts[number] = parts[number].grown(done, seen)
                 save_when_due(parts)
     whole = replace(saved, parts=tuple(parts)).whole
-    if effort.checkpoint is not None and any(left):
-        save_statistics(replace(saved, parts=(whole,)), effort.checkpoint)
+    if resources.checkpoint is not None and any(left):
+        save_statistics(replace(saved, parts=(whole,)), resources.checkpoint)
     return whole.only(taps).statistics, _notes(plans, passes=len(parts))
 
 
@@ -96,20 +96,20 @@ def _all_taps(parts: Sequence[Part]) -> Taps:
     return reduce(Taps.with_, (part.taps for part in parts), Taps(()))
 
 
-def _schedule(subject: Subject, part: Part, effort: Effort) -> Schedule:
+def _schedule(subject: Subject, part: Part, resources: Resources) -> Schedule:
     if len(part.done) == subject.source.blocks:
         return Schedule((part.taps,), cores(), 0, 0)
-    streams = max(1, min(cores() // effort.workers, subject.source.blocks))
-    budget = None if effort.memory_budget is None else effort.memory_budget // effort.workers
+    streams = max(1, min(cores() // resources.workers, subject.source.blocks))
+    budget = None if resources.memory_budget is None else resources.memory_budget // resources.workers
     return schedule(subject.model, subject.facts, part.taps, streams=streams, budget=budget)
 
 
-def _networks(subject: Subject, parts: Sequence[Part], effort: Effort, folder: Path) -> list[Tapped]:
+def _networks(subject: Subject, parts: Sequence[Part], resources: Resources, folder: Path) -> list[Tapped]:
     """Return a network for each part. All come from one that has the taps of all, so that each tap has the same bits in any division."""
     whole = tap(subject.model, _all_taps(parts), subject.facts)
-    if len(parts) == 1 and effort.workers == 1:
+    if len(parts) == 1 and resources.workers == 1:
         return [whole]
-    return divide(whole, [part.taps for part in parts], folder, provider=effort.provider)
+    return divide(whole, [part.taps for part in parts], folder, provider=resources.provider)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,7 +118,7 @@ class Run:
 
     network: Tapped
     batches: Batches
-    effort: Effort
+    resources: Resources
     crew: Crew
 
 
@@ -126,17 +126,17 @@ def _observe(run: Run, blocks: Sequence[int], tick: Callable[[], None]) -> Itera
     """Yield what is seen in all of `blocks`, a chunk after the other; `tick` is called once for each block."""
     if not blocks:
         return
-    if run.effort.workers > 1:
-        job = Job(run.network, run.batches, run.crew, run.effort.provider)
-        for done, seen in observe_in_processes(job, blocks, workers=run.effort.workers):
+    if run.resources.workers > 1:
+        job = Job(run.network, run.batches, run.crew, run.resources.provider)
+        for done, seen in observe_in_processes(job, blocks, workers=run.resources.workers):
             for _ in done:
                 tick()
             yield done, seen
         return
-    session = run.network.open(threads=run.crew.threads, provider=run.effort.provider)
+    session = run.network.open(threads=run.crew.threads, provider=run.resources.provider)
     return_freed_memory()  # by loading
     pending = iter(blocks)
-    seconds = math.inf if run.effort.checkpoint is None else SECONDS_BETWEEN_SAVES
+    seconds = math.inf if run.resources.checkpoint is None else SECONDS_BETWEEN_SAVES
     while True:
         observation = NetworkObservation(run.network.outputs)
         finished = []
@@ -156,9 +156,9 @@ def _until(deadline: float, blocks: Iterator[int]) -> Iterator[int]:
             return
 
 
-def _label(plans: Sequence[Schedule], effort: Effort, *, passes: int) -> str:
+def _label(plans: Sequence[Schedule], resources: Resources, *, passes: int) -> str:
     divided = f" in {passes} passes" if passes > 1 else ""
-    each = f" in each of {effort.workers} processes" if effort.workers > 1 else ""
+    each = f" in each of {resources.workers} processes" if resources.workers > 1 else ""
     return f"calibrating{divided} (about {max(plan.estimate for plan in plans) / MEGABYTE:.0f} MB{each})"
 
 

@@ -13,7 +13,7 @@ UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "M
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Effort:
+class Resources:
     """workers: processes. memory_budget: bytes that the process may take in all, None for half of what is free.
 
     provider: of ONNX Runtime. checkpoint: the file that keeps the statistics as they grow.
@@ -36,8 +36,8 @@ class Effort:
                 raise RecipeError(f"{option.name}: found {value} beside a plan, with which nothing is calibrated; leave one of them out")
 
 
-def effort(*, workers: int, memory_budget: int | str | None, provider: str, checkpoint: str | Path | None) -> Effort:
-    """Return the effort that a user's words stand for.
+def resources(*, workers: int, memory_budget: int | str | None, provider: str, checkpoint: str | Path | None) -> Resources:
+    """Return the resources that a user's words stand for.
 
     memory_budget: bytes, or text such as "500MB" or "2GiB". provider: "cpu", "cuda" or any other that ONNX Runtime has here.
 
@@ -47,7 +47,7 @@ def effort(*, workers: int, memory_budget: int | str | None, provider: str, chec
     given: object = workers
     if not isinstance(given, int) or given < 1:
         raise RecipeError(f"workers: found {workers!r}, expected at least 1 process")
-    return Effort(
+    return Resources(
         workers=workers,
         memory_budget=None if memory_budget is None else parsed_bytes(memory_budget),
         provider=provider_name(provider),

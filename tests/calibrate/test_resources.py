@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from zeropoint.calibrate import Effort, effort
-from zeropoint.calibrate.effort import UNITS, parsed_bytes
+from zeropoint.calibrate import Resources, resources
+from zeropoint.calibrate.resources import UNITS, parsed_bytes
 from zeropoint.errors import RecipeError
 from zeropoint.runtime.onnxruntime import CPU
 
@@ -63,8 +63,8 @@ def test_units_are_decimal_and_binary() -> None:
 @pytest.mark.parametrize(
     "given", [{}, {"workers": 3}, {"memory_budget": "2GB"}, {"checkpoint": "a/b.stats"}, {"checkpoint": Path("c")}], ids=str
 )
-def test_words_become_an_effort(given: dict[str, Any]) -> None:
-    found = effort(**{**GIVEN, **given})
+def test_words_become_resources(given: dict[str, Any]) -> None:
+    found = resources(**{**GIVEN, **given})
     assert found.workers == given.get("workers", 1)
     assert found.memory_budget == (2_000_000_000 if "memory_budget" in given else None)
     assert found.provider == CPU
@@ -72,7 +72,7 @@ def test_words_become_an_effort(given: dict[str, Any]) -> None:
 
 
 def test_the_defaults_are_those_of_no_words() -> None:
-    assert effort(**GIVEN) == Effort()
+    assert resources(**GIVEN) == Resources()
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_the_defaults_are_those_of_no_words() -> None:
 )
 def test_what_is_impossible_is_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        effort(**{**GIVEN, **given})
+        resources(**{**GIVEN, **given})
 
 
 OTHERS: dict[str, Any] = {"workers": 2, "memory_budget": 10, "provider": "CUDAExecutionProvider", "checkpoint": Path("a.stats")}
@@ -101,9 +101,9 @@ def test_beside_a_plan_every_option_is_refused(option: str, value: object) -> No
     with pytest.raises(
         RecipeError, match=rf"^{option}: found {value} beside a plan, with which nothing is calibrated; leave one of them out"
     ):
-        Effort(**given).check_beside_plan()
+        Resources(**given).check_beside_plan()
 
 
 def test_beside_a_plan_the_defaults_are_taken() -> None:
-    Effort().check_beside_plan()
-    assert set(OTHERS) == {field.name for field in fields(Effort)}
+    Resources().check_beside_plan()
+    assert set(OTHERS) == {field.name for field in fields(Resources)}

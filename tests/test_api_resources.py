@@ -62,18 +62,18 @@ def decisions(plan: Plan) -> str:
 
 # --- what must not change the answer ---------------------------------------------------------------------------------------
 
-EFFORTS: dict[str, Callable[[Path], dict[str, Any]]] = {
+RESOURCES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "workers": lambda _: {"workers": 2},
     "memory budget": lambda _: {"memory_budget": "1MB"},
     "memory budget in bytes": lambda _: {"memory_budget": 1 << 40},
     "provider": lambda _: {"provider": "CPUExecutionProvider"},
 }
-every_effort = pytest.mark.parametrize("effort", EFFORTS.values(), ids=EFFORTS)
+any_resources = pytest.mark.parametrize("resources", RESOURCES.values(), ids=RESOURCES)
 
 
-@every_effort
-def test_effort_changes_nothing(digits: Digits, trial: Result, effort: Callable[[Path], dict[str, Any]], tmp_path: Path) -> None:
-    found = quick(digits, **effort(tmp_path))
+@any_resources
+def test_resources_change_nothing(digits: Digits, trial: Result, resources: Callable[[Path], dict[str, Any]], tmp_path: Path) -> None:
+    found = quick(digits, **resources(tmp_path))
     assert decisions(found.plan) == decisions(trial.plan)
     assert serialize(found.model) == serialize(trial.model)
 
@@ -100,16 +100,16 @@ def test_passes_are_noted(digits: Digits, trial: Result) -> None:
 def test_workers_and_provider_reach_the_calibration(digits: Digits, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
-    def calibrate(_: object, taps: object, effort: Any, **__: object) -> Any:
-        asked.append(effort)
+    def calibrate(_: object, taps: object, resources: Any, **__: object) -> Any:
+        asked.append(resources)
         raise DataError("enough")
 
     monkeypatch.setattr(decide, "calibrate", calibrate)
     with pytest.raises(DataError, match="enough"):
         quick(digits, workers=3, memory_budget="2MB", provider="cpu", checkpoint="a.stats")
-    [effort] = asked
-    assert (effort.workers, effort.memory_budget, effort.provider) == (3, 2_000_000, "CPUExecutionProvider")
-    assert effort.checkpoint == Path("a.stats")
+    [resources] = asked
+    assert (resources.workers, resources.memory_budget, resources.provider) == (3, 2_000_000, "CPUExecutionProvider")
+    assert resources.checkpoint == Path("a.stats")
 
 
 @pytest.mark.parametrize(
@@ -122,13 +122,13 @@ def test_workers_and_provider_reach_the_calibration(digits: Digits, monkeypatch:
     ],
     ids=str,
 )
-def test_impossible_effort_is_an_error(digits: Digits, options: dict[str, Any], message: str) -> None:
+def test_impossible_resources_are_an_error(digits: Digits, options: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         quick(digits, **options)
 
 
 @pytest.mark.parametrize("options", [{"workers": 2}, {"memory_budget": "2GB"}, {"checkpoint": "a.stats"}], ids=str)
-def test_effort_beside_a_plan_is_refused(digits: Digits, trial: Result, options: dict[str, Any]) -> None:
+def test_resources_beside_a_plan_is_refused(digits: Digits, trial: Result, options: dict[str, Any]) -> None:
     with pytest.raises(RecipeError, match=rf"^{next(iter(options))}: found .* beside a plan, with which nothing is calibrated"):
         quick(digits, data=None, plan=trial.plan, **options)
 
