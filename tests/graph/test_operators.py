@@ -46,6 +46,23 @@ def test_weighted(text: str, expected: Weighted | None) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        ("y = Conv(x, w)", 1),
+        ("y = ConvTranspose(x, w)", 0),
+        ("y = Gemm(x, w)", 0),
+        ("y = Gemm<transB = 1>(x, w)", 1),
+        ("y = MatMul(x, w)", -2),
+        ("y = MatMul(w, x)", -1),
+    ],
+)
+def test_the_axis_that_is_summed_over(text: str, expected: int) -> None:
+    form = operators.weighted(node(text))
+    assert form is not None
+    assert form.summed_axis == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
         ("y = Concat<axis = 0>(x, a, x)", (0, 1, 2)),
         ("y = Reshape(x, w)", (0,)),
         ("y = MaxPool<kernel_shape = [2]>(x)", (0,)),

@@ -232,6 +232,11 @@ def test_operators_that_are_held_back_are_quantized_where_included(
     assert all("seldom pays on tensorrt" in reasons[node] for node in {"u", "v"} - quantized - set(exclude))
 
 
+def test_a_weight_that_is_an_output_of_which_no_shape_is_told_is_one_like_others() -> None:
+    _, _, placement = place(network("a = Conv(x, w1) y = Conv(a, w2)", outputs="y, w1"), "tensorrt")
+    assert [(site.tensor, site.axis) for site in placement.weights] == [("w1", 0), ("w2", 0)]
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_placement_is_the_same_every_time(target: str) -> None:
     model = next(case for case in CASES if case.name == "Concat of tensors with other readers").network

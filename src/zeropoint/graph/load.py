@@ -260,6 +260,8 @@ def _deserialize(proto: onnx.ModelProto, weights: Mapping[int, Array], folder: P
     for value in model.graph.initializers.values():
         if folder is not None and isinstance(value.const_value, ir.ExternalTensor):
             value.const_value.base_dir = folder
+        if value.shape is None and value.const_value is not None:  # as of an output of which the file tells no shape
+            value.shape = ir.Shape(value.const_value.shape.numpy())
     return model
 
 

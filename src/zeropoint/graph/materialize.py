@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import count
 from typing import Literal
 
@@ -12,76 +13,127 @@ import onnx_ir as ir
 from zeropoint.errors import PlanError, RecipeError
 from zeropoint.graph.initializers import Array, add_initializer, constant_array
 from zeropoint.graph.operators import is_constant
-from zeropoint.numerics.affine import QParams, expand, quantize_array
+from zeropoint.graph.scaling import apply_scalings
+from zeropoint.numerics.affine import QParams, dequantize_array, expand, quantize_array
 from zeropoint.numerics.formats import FORMATS
-from zeropoint.plan import Correction, Entry, Plan, Reader
+from zeropoint.numerics.spec import PerBlock
+from zeropoint.plan import Correction, Entry, Plan, Reader, Rounding, stored_steps
 
 WeightStorage = Literal["integer", "float"]
+TYPED_OPSET = 21  # the first in which a QuantizeLinear without a zero point may write other codes than uint8
+FOUR_BITS, FOUR_BITS_IR_VERSION = 4, 10  # the first version of the file format that has such tensors
 
 
 def materialize(model: ir.Model, plan: Plan, *, weight_storage: WeightStorage = "integer") -> ir.Model:
-    """Return a copy of the prepared `model` with the plan's Q/DQ pairs and corrected biases in it.
+    """Return a copy of the prepared `model` with the plan's Q/DQ pairs, scaled channels and corrected biases in it.
 
-    Weights are stored as integers behind a DequantizeLinear, or with `weight_storage` "float" as they are behind a whole pair.
+    Weights are stored as integers behind a DequantizeLinear, or with `weight_storage` "float" as they are behind a whole pair; codes of
+    4 bits have 8 in that, unless their scale is per block.
 
     Raises:
         PlanError: the plan names a tensor or node that the network does not have, or a format that its opset does not, or its numbers
             don't fit the tensor's shape.
     """
     quantized = model.clone()
+    apply_scalings(quantized, plan.scalings)
     graph = quantized.graph
     values = {str(value.name): value for value in graph.inputs}
     values |= {str(value.name): value for node in graph for value in node.outputs} | dict(graph.initializers)
     nodes = {str(node.name): node for node in graph}
     taken = set(values)
-    opset = next(version for domain, version in graph.opset_imports.items() if domain in ("", "ai.onnx"))
     for correction in plan.corrections:
         _correct(values.get(correction.tensor), correction)
+    for rounding in plan.roundings:
+        _constant(values.get(rounding.tensor), f"rounding of {rounding.tensor!r}")
+    roundings = {rounding.tensor: rounding for rounding in plan.roundings}
     for entry in plan.entries:
         value = values.get(entry.tensor)
         if value is None:
             raise PlanError(
                 f"plan: tensor {entry.tensor!r} is not in the network, which has {len(values)} tensors; was it made for another one?"
             )
-        _check_opset(entry, opset)
+        _check_opset(entry, _opset(graph))
         try:
+            if entry.role == "weight" and entry.tensor in roundings:
+                value = _own(graph, value, entry, nodes, taken)
+                round_weight(value, entry, roundings[entry.tensor])
             keep_float = entry.role == "activation" or (entry.role == "weight" and weight_storage == "float")
-            dequantized = _insert(graph, value, entry, keep_float=keep_float, taken=taken)
+            dequantized = _insert(graph, value, entry, keep_float=keep_float, is_typed=_is_typed(graph, entry, nodes), taken=taken)
         except RecipeError as error:
             raise PlanError(f"plan: tensor {entry.tensor!r}: {error}") from None
         _reroute(nodes, value, dequantized, entry.readers)
     _drop_unread(graph)
+    if any(FORMATS[entry.format].bits == FOUR_BITS for entry in plan.entries):
+        quantized.ir_version = max(model.ir_version or 0, FOUR_BITS_IR_VERSION)
     return quantized
 
 
+def round_weight(value: ir.Value, entry: Entry, rounding: Rounding) -> None:
+    """Set a weight to what the codes of a learned rounding stand for.
+
+    Raises:
+        RecipeError: the rounding is of another weight.
+    """
+    weight, qparams = constant_array(value), entry.qparams()
+    steps = stored_steps(rounding)
+    if steps.size != weight.size:
+        raise RecipeError(f"rounding: found {steps.size} numbers, expected {weight.size}; was it made for another network?")
+    codes = quantize_array(weight, qparams).astype(np.int64) + steps.reshape(weight.shape)
+    lowest, highest = entry.spec.qmin, entry.spec.qmax
+    rounded = dequantize_array(np.clip(codes, lowest, highest).astype(qparams.format.dtype), qparams)
+    value.const_value = ir.Tensor(rounded.astype(weight.dtype), name=value.name)
+
+
+def _opset(graph: ir.Graph) -> int:
+    return next(version for domain, version in graph.opset_imports.items() if domain in ("", "ai.onnx"))
+
+
 def _check_opset(entry: Entry, opset: int) -> None:
-    needed = FORMATS[entry.format].opset
+    needed = entry.spec.opset
     if opset < needed:
+        what = f"format {entry.format}" if FORMATS[entry.format].opset == needed else f"{entry.spec.granularity}"
         raise PlanError(
-            f"plan: tensor {entry.tensor!r}: found format {entry.format}, which ONNX knows from opset {needed}, in a network of opset "
-            f"{opset}; export the network again at opset {needed}, or choose a format of 8 bits"
+            f"plan: tensor {entry.tensor!r}: found {what}, which ONNX knows from opset {needed}, in a network of opset "
+            f"{opset}; export the network again at opset {needed}, or choose a format of 8 bits and no blocks"
         )
 
 
-def _insert(graph: ir.Graph, value: ir.Value, entry: Entry, *, keep_float: bool, taken: set[str]) -> ir.Value:
+def _is_typed(graph: ir.Graph, entry: Entry, nodes: Mapping[str, ir.Node]) -> bool:
+    """Whether the pair tells the type of its codes instead of a zero point of 0.
+
+    ONNX Runtime adds pairs around the Reshape by which it makes a Gemm of a MatMul and an Add, and from opset 21 on gives them both, if
+    ours has a zero point, which it then refuses. Its average pools, on the other hand, take signed codes with a zero point only.
+    """
+    readers = [nodes[reader.node].op_type for reader in entry.readers if reader.node in nodes]
+    is_zero = FORMATS[entry.format].signed and not any(entry.zero_point)
+    return entry.role == "activation" and is_zero and _opset(graph) >= TYPED_OPSET and set(readers) == {"MatMul"}
+
+
+def _insert(graph: ir.Graph, value: ir.Value, entry: Entry, *, keep_float: bool, is_typed: bool, taken: set[str]) -> ir.Value:
     """Insert a Q/DQ pair behind `value`, or its codes as an initializer and a DQ, and return the dequantized value."""
-    qparams = entry.qparams()
+    qparams = _in_bytes(entry.qparams()) if keep_float and entry.role == "weight" else entry.qparams()
     if value.const_value is not None:
         expand(qparams.scale, tuple(value.const_value.shape.numpy()), qparams.granularity)  # raises where the numbers don't fit
     name = str(value.name)
     scale = add_initializer(graph, _free(f"{name}/scale", taken), qparams.scale)
-    zero_point = add_initializer(graph, _free(f"{name}/zero_point", taken), qparams.zero_point)
-    attributes = {} if entry.axis is None else {"axis": ir.AttrInt64("axis", entry.axis)}
+    numbers, typed = [scale], {}
+    if is_typed:
+        typed = {"output_dtype": ir.DataType.from_numpy(qparams.format.dtype).value}
+    else:
+        numbers.append(add_initializer(graph, _free(f"{name}/zero_point", taken), qparams.zero_point))
+    given = {"axis": entry.axis, "block_size": entry.block}
+    attributes = {key: ir.AttrInt64(key, number) for key, number in given.items() if number is not None}
     added = []
     if keep_float:
-        source = _clipped(graph, value, qparams, taken) if qparams.narrow and is_constant(value) else value
-        quantize = ir.node("QuantizeLinear", [source, scale, zero_point], attributes, name=f"{name}/QuantizeLinear")
+        source = _clipped(graph, value, entry.qparams(), taken) if is_constant(value) else value
+        written = attributes | {key: ir.AttrInt64(key, number) for key, number in typed.items()}
+        quantize = ir.node("QuantizeLinear", [source, *numbers], written, name=f"{name}/QuantizeLinear")
         quantize.outputs[0].name = _free(f"{name}/quantized", taken)
         codes = quantize.outputs[0]
         added.append(quantize)
     else:
         codes = add_initializer(graph, _free(f"{name}/quantized", taken), _codes(value, qparams))
-    dequantize = ir.node("DequantizeLinear", [codes, scale, zero_point], attributes, name=f"{name}/DequantizeLinear")
+    dequantize = ir.node("DequantizeLinear", [codes, *numbers], attributes, name=f"{name}/DequantizeLinear")
     dequantize.outputs[0].name = _free(f"{name}/dequantized", taken)
     dequantize.outputs[0].type, dequantize.outputs[0].shape = value.type, value.shape
     added.append(dequantize)
@@ -94,8 +146,7 @@ def _insert(graph: ir.Graph, value: ir.Value, entry: Entry, *, keep_float: bool,
 
 
 def _correct(value: ir.Value | None, correction: Correction) -> None:
-    if value is None or not is_constant(value):
-        raise PlanError(f"plan: correction of {correction.tensor!r}: the network has no such constant; was the plan made for another one?")
+    value = _constant(value, f"correction of {correction.tensor!r}")
     bias = constant_array(value)
     if bias.size != len(correction.added):
         raise PlanError(
@@ -106,10 +157,41 @@ def _correct(value: ir.Value | None, correction: Correction) -> None:
     value.const_value = ir.Tensor(corrected.astype(bias.dtype), name=value.name)
 
 
+def _constant(value: ir.Value | None, what: str) -> ir.Value:
+    if value is None or not is_constant(value):
+        raise PlanError(f"plan: {what}: the network has no such constant; was the plan made for another one?")
+    return value
+
+
+def _own(graph: ir.Graph, value: ir.Value, entry: Entry, nodes: dict[str, ir.Node], taken: set[str]) -> ir.Value:
+    """Return `value`, or a copy for the entry's readers where there are others, which keep the float one."""
+    readers = {(nodes.get(reader.node), reader.input) for reader in entry.readers}
+    if not value.is_graph_output() and all((node, index) in readers for node, index in value.uses()):
+        return value
+    copy = add_initializer(graph, _free(f"{value.name}/rounded", taken), constant_array(value))
+    _reroute(nodes, value, copy, entry.readers)
+    return copy
+
+
+def _in_bytes(qparams: QParams) -> QParams:
+    """Return the same for codes of 8 bits, if they have 4: a pair takes no less room with these, and not all runtimes write the others.
+
+    Blocks stay: with codes of 8 bits ONNX Runtime makes a kernel of a MatMul that refuses them.
+    """
+    wide = FORMATS.get({"int4": "int8", "uint4": "uint8"}.get(qparams.format.name, ""))
+    if wide is None or isinstance(qparams.granularity, PerBlock):
+        return qparams
+    return replace(qparams, format=wide, zero_point=qparams.zero_point.astype(wide.dtype))
+
+
 def _clipped(graph: ir.Graph, value: ir.Value, qparams: QParams, taken: set[str]) -> ir.Value:
-    """Return `value`, or a copy less what QuantizeLinear, which knows no narrow ranges, would give the lowest code of the format."""
+    """Return `value`, or a copy less what QuantizeLinear, which knows no narrow ranges, would give codes out of the spec's."""
     array = constant_array(value)
-    clipped = np.maximum(array, -qparams.format.qmax * expand(qparams.scale, array.shape, qparams.granularity))
+    format, narrow, wider = qparams.format, qparams.narrow and qparams.format.signed, _in_bytes(qparams) is not qparams
+    scale = expand(qparams.scale, array.shape, qparams.granularity)
+    zero_point = expand(qparams.zero_point.astype(np.float32), array.shape, qparams.granularity)
+    clipped = np.maximum(array, (format.qmin + narrow - zero_point) * scale) if narrow or wider else array
+    clipped = np.minimum(clipped, (format.qmax - zero_point) * scale) if wider else clipped
     if np.array_equal(array, clipped):
         return value
     return add_initializer(graph, _free(f"{value.name}/clipped", taken), clipped)

@@ -19,6 +19,11 @@ class Weighted:
     bias: int | None
     channel_axis: int
 
+    @property
+    def summed_axis(self) -> int:
+        """The axis of the weight that holds input channels, which are summed over; counted as channel_axis is."""
+        return 1 - self.channel_axis if self.channel_axis >= 0 else -3 - self.channel_axis
+
 
 def weighted(node: ir.Node) -> Weighted | None:
     """Return the roles of a Conv's, ConvTranspose's, Gemm's or MatMul's inputs; None where no input is a constant weight."""
@@ -48,9 +53,9 @@ def float_attribute(node: ir.Node, name: str, default: float) -> float:
     return node.attributes[name].as_float() if name in node.attributes else default
 
 
-def strides(node: ir.Node) -> tuple[int, ...]:
-    """Return the strides of a Conv or ConvTranspose; () where they are not told, which stands for 1 along each axis."""
-    return tuple(node.attributes["strides"].as_ints()) if "strides" in node.attributes else ()
+def ints_attribute(node: ir.Node, name: str) -> tuple[int, ...]:
+    """Return an attribute that holds integers, such as a Conv's strides; () where it is not told."""
+    return tuple(node.attributes[name].as_ints()) if name in node.attributes else ()
 
 
 def is_depthwise(node: ir.Node) -> bool:

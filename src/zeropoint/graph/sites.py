@@ -44,10 +44,11 @@ class WeightUse:
 
 @dataclass(frozen=True, slots=True)
 class WeightSite:
-    """A constant weight; `axis` holds its output channels, None asks for one scale."""
+    """A constant weight; `axis` holds its output channels, None asks for one scale. `summed` holds its input channels, if one axis does."""
 
     tensor: str
     axis: int | None
+    summed: int | None
     uses: tuple[WeightUse, ...]
 
 
@@ -58,6 +59,9 @@ class Placement:
     activations: tuple[Site, ...]
     weights: tuple[WeightSite, ...]
     notes: tuple[Note, ...]
+
+
+_Axes = tuple[int | None, int | None]  # of output channels, and of input channels
 
 
 @dataclass(slots=True)
@@ -76,7 +80,7 @@ class _Draft:
     depth: dict[ir.Value, int] = field(default_factory=dict)
     excludable: list[ir.Node] = field(default_factory=list)
     includable: list[ir.Node] = field(default_factory=list)
-    weights: dict[str, list[tuple[int | None, WeightUse]]] = field(default_factory=dict)
+    weights: dict[str, list[tuple[_Axes, WeightUse]]] = field(default_factory=dict)
     notes: list[Note] = field(default_factory=list)
 
     def demand(self, node: ir.Node, index: int) -> None:
@@ -210,7 +214,8 @@ def _place_weighted(draft: _Draft, node: ir.Node, facts: Facts, target: Target, 
         use = WeightUse(Reader(str(node.name), form.weight), str(data.name), bias, bias_reader)  # type: ignore[union-attr]
         # ONNX Runtime multiplies batched matrices with one scale only, and the result has to run there before it is handed over.
         axis = None if rank == 1 or (node.op_type == "MatMul" and rank > 2) else form.channel_axis % rank
-        draft.weights.setdefault(str(weight.name), []).append((axis, use))  # type: ignore[union-attr]
+        axes = (axis, None if rank == 1 else form.summed_axis % rank)
+        draft.weights.setdefault(str(weight.name), []).append((axes, use))  # type: ignore[union-attr]
     _write_integers(draft, result, to_codes=to_codes)
 
 
@@ -364,8 +369,9 @@ def _moved_from(value: ir.Value, draft: _Draft, target: Target) -> Iterator[ir.V
 def _weight_sites(draft: _Draft) -> tuple[WeightSite, ...]:
     sites = []
     for name, uses in draft.weights.items():
-        axes = {axis for axis, _ in uses}
-        if len(axes) > 1:
+        axes = {axes for axes, _ in uses}
+        if len({axis for axis, _ in axes}) > 1:
             draft.notes.append(Note(name, "one scale for the whole weight: its readers have their output channels on different axes"))
-        sites.append(WeightSite(name, axes.pop() if len(axes) == 1 else None, tuple(use for _, use in uses)))
+        axis, summed = axes.pop() if len(axes) == 1 else (None, None)
+        sites.append(WeightSite(name, axis, summed, tuple(use for _, use in uses)))
     return tuple(sites)

@@ -154,7 +154,7 @@ def _give_out(graph: onnx.GraphProto, names: Sequence[str]) -> None:
     kept = []
     for node in reversed(graph.node):
         if not needed.isdisjoint(node.output):
-            needed.update(_read(node))
+            needed.update(read_names(node))
             kept.append(node)
     constants = [value for value in graph.initializer if value.name in needed]
     del graph.node[:], graph.initializer[:]
@@ -162,14 +162,14 @@ def _give_out(graph: onnx.GraphProto, names: Sequence[str]) -> None:
     graph.initializer.extend(constants)
 
 
-def _read(node: onnx.NodeProto) -> Iterator[str]:
-    """All names that a node reads, also inside its bodies."""
+def read_names(node: onnx.NodeProto) -> Iterator[str]:
+    """Yield all names that a node reads, also inside its bodies."""
     yield from node.input
     for attribute in node.attribute:
         for body in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
             yield from (value.name for value in body.output)
             for inner in body.node:
-                yield from _read(inner)
+                yield from read_names(inner)
 
 
 def divide(whole: Tapped, groups: Sequence[Taps], folder: Path, *, provider: str = CPU) -> list[Tapped]:
