@@ -8,7 +8,7 @@ BENCH_STAMP := $(VENV)/.installed-bench
 BENCHMARKS := benchmarks/statistics_designs.py benchmarks/fidelity.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test docs-check format lint types layers check bench bench-peers bench-calibration wheel clean
+.PHONY: help setup demo test docs-check format lint types layers check bench bench-peers bench-calibration bench-accuracy wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ bench-peers: $(STAMP) ## make the environments of the tools that zeropoint is me
 
 bench-calibration: $(BENCH_STAMP) bench-peers ## measure the time and memory of zeropoint and of its peers
 	$(BIN)/python benchmarks/calibration.py
+
+bench-accuracy: $(BENCH_STAMP) bench-peers ## measure what quantizing costs in accuracy, by zeropoint at each effort and by its peers
+	$(BIN)/python benchmarks/accuracy.py --draws 3
 
 wheel: $(STAMP) ## build the wheel into dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

@@ -10,66 +10,39 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from peers.environments import ENVIRONMENTS, peer_python
-from peers.protocol import Feed, Job, save_samples
+from peers.environments import ENVIRONMENTS
+from peers.protocol import Feed, save_samples
 from prepare_models import cache_folder, model_path, smooth_image, whole
 from reference import find
+from workers import Peer, Record, append, machine_record, machine_text, one_of, some_of, written_bytes
 
 from zeropoint.errors import DataError, ZeropointError
 
-Record = dict[str, Any]
-WORKERS = Path(__file__).resolve().parent / "peers"
 SAMPLES = 128
 GROWTH = (32, 128, 512, 2048)  # samples
-LONGEST_SECONDS = 3600
 PHOTOS = "efficientnet-lite0"  # the reference whose photos the other image networks take too
 NETWORKS = {"resnet50": PHOTOS, PHOTOS: PHOTOS, "mobilenetv2": PHOTOS, "squeezenet": PHOTOS, "minilm": "minilm"}  # and their samples
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """Which worker measures it, in which environment ("" for the project's own), by which of its methods, and what it writes."""
-
-    worker: str
-    environment: str = ""
-    method: str = ""
-    suffix: str = ".onnx"
-
-    def python(self) -> Path:
-        """Return the interpreter that runs it.
-
-        Raises:
-            DataError: its environment is not there.
-        """
-        python = peer_python(self.environment) if self.environment else Path(sys.executable)
-        if python is None:
-            raise DataError(f"skipped: found no environment {self.environment}; make bench-peers")
-        return python
-
-
 PEERS = {
     "forward": Peer("run_forward.py"),
-    "zeropoint": Peer("run_zeropoint.py", method="onnxruntime"),
-    "zeropoint-trt": Peer("run_zeropoint.py", method="tensorrt"),
+    "zeropoint": Peer("run_zeropoint.py", method="onnxruntime", options={"effort": "fast"}),  # what calibrating costs, and no more
+    "zeropoint-trt": Peer("run_zeropoint.py", method="tensorrt", options={"effort": "fast"}),
     "ort-minmax": Peer("run_onnxruntime.py", "onnxruntime", "MinMax"),
     "ort-entropy": Peer("run_onnxruntime.py", "onnxruntime", "Entropy"),
     "ort-percentile": Peer("run_onnxruntime.py", "onnxruntime", "Percentile"),
     "nncf-onnx": Peer("run_nncf.py", "nncf", "onnx"),
     "nncf-openvino": Peer("run_nncf.py", "nncf", "openvino", ".xml"),
-    "onnxsim": Peer("run_onnxsim.py", "onnxsim"),
+    "onnxsim": Peer("run_onnxsim.py", "onnxsim", options={"full_graph": True}),
     "modelopt-max": Peer("run_modelopt.py", "modelopt", "max"),
     "modelopt-entropy": Peer("run_modelopt.py", "modelopt", "entropy"),
 }
@@ -96,26 +69,12 @@ class Trial:
             # A link in the folder, since some peers write beside the model.
             model, output = Path(folder) / f"{self.network}.onnx", Path(folder) / f"int8{peer.suffix}"
             model.symlink_to(model_path(self.network))
-            job = Job(str(model), str(self.samples), str(output), peer.method, self.count)
             try:
-                record |= _answer([str(peer.python()), str(WORKERS / peer.worker), json.dumps(asdict(job))])
-            except (DataError, subprocess.TimeoutExpired) as error:
+                record |= peer.run(model, self.samples, output, count=self.count)
+            except DataError as error:
                 return record | {"error": str(error)}
-            written = [path for path in output.parent.glob("int8*") if path.suffix != ".json"]
-            return record | {"file_mb": sum(path.stat().st_size for path in written) / 1e6 if written else None}
-
-
-def _answer(command: Sequence[str]) -> Record:
-    # NNCF sends word of its use home from a child process, unless it believes to be in a CI job.
-    environment = os.environ | {"CI": "true"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LONGEST_SECONDS, env=environment)
-    if done.returncode < 0:
-        raise DataError(f"failed: killed by signal {-done.returncode}, by the system where memory ran out")
-    if done.returncode > 0:
-        said = [line.strip() for line in done.stderr.splitlines() if line.strip()] or ["nothing said"]
-        raise DataError(f"failed: {said[-1]}")
-    record: Record = json.loads(done.stdout)
-    return record
+            written = written_bytes(output)
+            return record | {"file_mb": None if written is None else written / 1e6}
 
 
 def sample_file(name: str) -> Path:
@@ -197,25 +156,10 @@ def print_foot(records: Sequence[Record], machine: Record) -> None:
     """Say where and with what the figures came about."""
     versions = {f"{name} {version}" for record in records for name, version in record.get("versions", {}).items()}
     made_up = any(record["data"] == "random-images" for record in records)
-    print(f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']:.0f} GB, Python {machine['python']}, {machine['date']}")
+    print(machine_text(machine))
     print(", ".join((*sorted(versions), f"zeropoint at commit {machine['commit']}")))
     if made_up:
         print("images: smooth random ones, since the photos are not here (benchmarks/README.md says how to point at them)")
-
-
-def machine_record() -> Record:
-    """Return what the figures depend on beside the code."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-    commit = ["git", "-C", str(WORKERS), "describe", "--always", "--dirty"]
-    return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "memory_gb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9,
-        "python": platform.python_version(),
-        "date": time.strftime("%Y-%m-%d"),
-        "commit": subprocess.run(commit, capture_output=True, text=True, check=False).stdout.strip() or "unknown",
-    }
 
 
 def print_again(path: Path) -> None:
@@ -241,14 +185,9 @@ def measure_network(network: str, pairs: Sequence[tuple[str, int]], *, repeat: i
         for peer, count in pairs:
             print(f"{network}: {peer}, {count} samples, run {turn + 1} of {repeat}", file=sys.stderr)
             records.append(Trial(network, peer, samples, count).run())
-            _append(log, records[-1])
+            append(log, records[-1])
     print_rows(records)
     return records
-
-
-def _append(log: Path, record: Record) -> None:
-    with log.open("a", encoding="utf-8") as file:
-        print(json.dumps(record), file=file)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -259,7 +198,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     kind = "growth" if options.growth else "calibration"
     log, machine = cache_folder("results") / f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}.jsonl", machine_record()
-    _append(log, machine)
+    append(log, machine)
     pairs = [(peer, count) for count in (GROWTH if options.growth else (options.samples,)) for peer in options.peers or _peers(kind)]
     print_row(COLUMNS)
     records: list[Record] = []
@@ -279,22 +218,13 @@ def _peers(kind: str) -> Sequence[str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Measure the time and memory of quantizing.")
-    parser.add_argument("networks", nargs="*", type=_one_of(NETWORKS), metavar="NETWORK", help=f"of {', '.join(NETWORKS)}")
-    parser.add_argument("--peers", type=lambda text: [_one_of(PEERS)(name) for name in text.split(",")], help=f"of {', '.join(PEERS)}")
+    parser.add_argument("networks", nargs="*", type=one_of(tuple(NETWORKS)), metavar="NETWORK", help=f"of {', '.join(NETWORKS)}")
+    parser.add_argument("--peers", type=some_of(tuple(PEERS)), help=f"of {', '.join(PEERS)}")
     parser.add_argument("--samples", type=int, default=SAMPLES, help="how many calibrate; after 128 they come again")
     parser.add_argument("--growth", action="store_true", help=f"zeropoint and the plain run, on {', '.join(map(str, GROWTH))} samples")
     parser.add_argument("--repeat", type=int, default=1, help="how often to measure; medians are printed")
     parser.add_argument("--again", type=Path, metavar="FILE", help="print the table of these records, and measure nothing")
     return parser
-
-
-def _one_of(table: dict[str, Any]) -> Any:
-    def name(text: str) -> str:
-        if text not in table:
-            raise argparse.ArgumentTypeError(f"found {text!r}, expected some of {', '.join(table)}")
-        return text
-
-    return name
 
 
 if __name__ == "__main__":

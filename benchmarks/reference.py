@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime as ort
+from judges import average_precision, character_error_rate, top1
 from prepare_models import cache_folder, model_path, whole
 from samples import (
     Feed,
@@ -25,6 +26,10 @@ from samples import (
     cifar,
     coco,
     files,
+    more_cifar,
+    more_coco,
+    more_sentences,
+    more_text_lines,
     pages,
     photos,
     sentences,
@@ -39,6 +44,9 @@ from zeropoint.notes import Note
 
 Kind = Literal["classifier", "recogniser", "detector", "encoder", "recurrent"]
 SPLITS = ("calibration", "evaluation")
+MORE = "more"  # the split of what two more draws calibrate by, in a file of its own: most uses have no need of it
+DRAWS = 3
+DRAWN_SHARE = 0.75  # of the calibration samples, where there are no more of the kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +110,11 @@ def _members(path: Path) -> dict[str, list[str]]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reference:
-    """A network and its data. labels: class indices int64 or texts, one for each evaluation sample; None where nothing is known."""
+    """A network and its data.
+
+    labels: class indices int64 or texts, one for each evaluation sample, or the boxes of all of them, float32 (boxes, 6); None where
+    nothing is known.
+    """
 
     name: str
     model_path: Path
@@ -114,13 +126,14 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """How one reference comes about; `make` takes the path of the network."""
+    """How one reference comes about; `make`, and `more` for the samples of two more draws, take the path of the network."""
 
     name: str
     kind: Kind
     model: Callable[[str], Path]
     make: Callable[[Path], Samples]
     affine: Affine | None = None
+    more: Callable[[Path], Sequence[Feed]] | None = None
 
     def reference(self) -> Reference:
         """Return the reference, making what the cache lacks.
@@ -131,34 +144,57 @@ class Source:
         model = self.model(self.name)
         path = cache_folder("data") / f"{self.name}.npz"
         if not path.exists():
-            _save(path, self.make(model))
+            made = self.make(model)
+            _save(path, dict(zip(SPLITS, (made.calibration, made.evaluation), strict=True)), made.labels)
         groups = list(_members(path))
         sizes = {split: sum(group.startswith(f"{split}/") for group in groups) for split in SPLITS}
         calibration, evaluation = (Feeds(path, split, sizes[split], self.affine) for split in SPLITS)
         labels = _opened(path)["labels"] if "" in groups else None
         return Reference(self.name, model, calibration, evaluation, labels, self.kind)
 
+    def more_feeds(self, make: Callable[[Path], Sequence[Feed]]) -> Feeds:
+        """Return the samples of two more draws, which `make` makes where the cache lacks them."""
+        path = cache_folder("data") / f"{self.name}-{MORE}.npz"
+        if not path.exists():
+            _save(path, {MORE: make(self.model(self.name))})
+        return Feeds(path, MORE, len(_members(path)), self.affine)
 
-def _save(path: Path, samples: Samples) -> None:
-    splits = zip(SPLITS, (samples.calibration, samples.evaluation), strict=True)
-    arrays = {f"{split}/{i}/{name}": array for split, feeds in splits for i, feed in enumerate(feeds) for name, array in feed.items()}
-    if samples.labels is not None:
-        arrays["labels"] = np.array(samples.labels)
+
+def calibration_draw(reference: Reference, draw: int) -> Sequence[Feed]:
+    """Return what calibrates in the draw of that number: the calibration samples in draw 0, as many others of their kind in 1 and 2.
+
+    Where there are no others, 1 and 2 are random parts of the calibration samples, of three quarters each.
+    """
+    if draw == 0:
+        return reference.calibration
+    source, count = next(source for source in SOURCES if source.name == reference.name), len(reference.calibration)
+    if source.more is not None:
+        return source.more_feeds(source.more)[(draw - 1) * count : draw * count]
+    chosen = np.random.default_rng(draw).permutation(count)[: round(DRAWN_SHARE * count)]
+    return [reference.calibration[int(i)] for i in sorted(chosen)]
+
+
+def _save(path: Path, splits: Mapping[str, Sequence[Feed]], labels: Any = None) -> None:
+    arrays = {
+        f"{split}/{i}/{name}": array for split, feeds in splits.items() for i, feed in enumerate(feeds) for name, array in feed.items()
+    }
+    if labels is not None:
+        arrays["labels"] = np.array(labels)
     with whole(path) as unfinished, unfinished.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # its stub takes allow_pickle for one of them
 
 
 SOURCES = (
     Source("efficientnet-lite0", "classifier", model_path, photos, LITE),
-    Source("cifar_resnet8", "classifier", shared_model, cifar, RAW),
-    Source("cifar_resnet20", "classifier", shared_model, cifar, IMAGENET),
-    Source("cifar_mobilenetv3s", "classifier", shared_model, cifar, IMAGENET),
-    Source("cifar_vit", "classifier", shared_model, cifar, IMAGENET),
-    Source("fastestdet", "detector", shared_model, coco, UNIT),
-    Source("ppocr-rec", "recogniser", model_path, text_lines, CENTRED),
+    Source("cifar_resnet8", "classifier", shared_model, cifar, RAW, more_cifar),
+    Source("cifar_resnet20", "classifier", shared_model, cifar, IMAGENET, more_cifar),
+    Source("cifar_mobilenetv3s", "classifier", shared_model, cifar, IMAGENET, more_cifar),
+    Source("cifar_vit", "classifier", shared_model, cifar, IMAGENET, more_cifar),
+    Source("fastestdet", "detector", shared_model, coco, UNIT, more_coco),
+    Source("ppocr-rec", "recogniser", model_path, text_lines, CENTRED, more_text_lines),
     Source("ppocr-det", "detector", model_path, pages, IMAGENET),
     Source("ppocr-cls", "classifier", model_path, turned_lines, CENTRED),
-    Source("minilm", "encoder", model_path, sentences),
+    Source("minilm", "encoder", model_path, sentences, more=more_sentences),
     Source("silero-vad", "recurrent", model_path, voices),
     Source("silero-ifless", "recurrent", model_path, voices),
     Source("magika", "classifier", model_path, files),
@@ -193,47 +229,23 @@ def references(names: Sequence[str] = ()) -> list[Reference]:
 
 
 def accuracy(reference: Reference, outputs: Sequence[npt.NDArray[np.float32]]) -> float | None:
-    """Return the top-1 accuracy, or 1 - character error rate of a recogniser, or None without labels.
+    """Return the top-1 accuracy, or 1 - character error rate of a recogniser, or AP50 of a detector, or None without labels.
 
     outputs: the network's first output for each evaluation sample.
     """
-    if reference.labels is None:
+    labels = reference.labels
+    if labels is None:
         return None
     if reference.kind == "recogniser":
-        characters = _characters(reference.model_path)
-        texts = [_ctc_text(output[0], characters) for output in outputs]
-        wrong = sum(edit_distance(text, str(label)) for text, label in zip(texts, reference.labels, strict=True))
-        return 1.0 - wrong / sum(len(str(label)) for label in reference.labels)
-    predicted = np.array([output[0].argmax() for output in outputs])
-    return float(np.mean(predicted == reference.labels))
+        return 1.0 - character_error_rate(outputs, [str(label) for label in labels], alphabet(reference.model_path))
+    return average_precision(outputs, labels.astype(np.float32)) if reference.kind == "detector" else top1(outputs, labels)
 
 
 @lru_cache(maxsize=1)
-def _characters(path: Path) -> list[str]:
-    """The recogniser's alphabet: a blank, the lines of the network's metadata, a space."""
+def alphabet(path: Path) -> tuple[str, ...]:
+    """Return the characters of the recogniser at `path`: a blank, the lines of the network's metadata, a space."""
     metadata = ort.InferenceSession(path, providers=["CPUExecutionProvider"]).get_modelmeta().custom_metadata_map
-    return ["", *metadata["character"].splitlines(), " "]
-
-
-def _ctc_text(scores: npt.NDArray[np.float32], characters: Sequence[str]) -> str:  # (time, characters)
-    best = scores.argmax(-1)
-    kept = best[np.flatnonzero(np.diff(best, prepend=-1))]
-    return "".join(characters[i] for i in kept).strip()
-
-
-def edit_distance(a: str, b: str) -> int:
-    """Return how many characters to insert, delete or replace to turn `a` into `b` (Levenshtein).
-
-    Example:
-        >>> edit_distance("kitten", "sitting")
-        3
-    """
-    row = list(range(len(b) + 1))
-    for i, x in enumerate(a, 1):
-        previous, row = row, [i]
-        for j, y in enumerate(b, 1):
-            row.append(min(previous[j] + 1, row[-1] + 1, previous[j - 1] + (x != y)))
-    return row[-1]
+    return ("", *metadata["character"].splitlines(), " ")
 
 
 def run_all(path: Path, feeds: Sequence[Feed]) -> list[npt.NDArray[np.float32]]:

@@ -1,6 +1,7 @@
 """The samples of the reference networks: images from files, rendered text, sentences, sound and bytes.
 
-Each maker takes the path of its network and returns `Samples`; all are seeded, and none overlaps between its two splits.
+Each maker takes the path of its network and returns `Samples`; all are seeded, and none overlaps between its two splits. Some kinds have
+samples enough for two more draws, which calibrate another time: their makers are called `more_...`, and return both draws in one list.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from zeropoint.errors import DataError
 
 Pixels = npt.NDArray[np.uint8]  # (H, W, 3), channels in the order that the network expects
 Feed = dict[str, npt.NDArray[np.generic]]
+Boxes = npt.NDArray[np.float32]  # (boxes, 6): the photo's place in its split, the class, the shares left, top, right, bottom
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,7 +35,7 @@ class Samples:
 
     calibration: Sequence[Feed]
     evaluation: Sequence[Feed]
-    labels: Sequence[int] | Sequence[str] | None = None
+    labels: Sequence[int] | Sequence[str] | Boxes | None = None
 
 
 def _shared(*parts: str) -> Path:
@@ -57,13 +59,18 @@ def _input_name(model: Path) -> str:
 # --- images from files -----------------------------------------------------------------------------------------------------
 
 
-def photos(model: Path) -> Samples:
-    """Of the 500 photos in order of class, 0, 3, ..., 381 calibrate and the other 372 evaluate; the file's name is the class."""
+def _photo_files() -> list[Path]:
+    """Return the 500 photos in order of class."""
     folder = _shared("data", "imagenet500")
     files = sorted(folder.glob("*.jpg"))
     if len(files) != 500:
         raise DataError(f"{folder}: found {len(files)} photos, expected 500; the fixed split needs them all")
-    name = _input_name(model)
+    return files
+
+
+def photos(model: Path) -> Samples:
+    """Of the 500 photos in order of class, 0, 3, ..., 381 calibrate and the other 372 evaluate; the file's name is the class."""
+    files, name = _photo_files(), _input_name(model)
     images: list[Feed] = [{name: _centre(file)} for file in files]
     chosen = range(0, 382, 3)
     rest = [i for i in range(500) if i not in chosen]
@@ -81,26 +88,55 @@ def _centre(file: Path) -> Pixels:
 
 def cifar(model: Path) -> Samples:
     """The first 128 training images calibrate, the first 1000 test images evaluate."""
-    train, _ = _cifar_split("train", 128, name=_input_name(model))
-    test, labels = _cifar_split("test", 1000, name=_input_name(model))
+    train, _ = _cifar_split("train", range(128), name=_input_name(model))
+    test, labels = _cifar_split("test", range(1000), name=_input_name(model))
     return Samples(train, test, labels)
 
 
-def _cifar_split(split: str, count: int, *, name: str) -> tuple[list[Feed], list[int]]:
+def more_cifar(model: Path) -> list[Feed]:
+    """The next 256 training images."""
+    return _cifar_split("train", range(128, 384), name=_input_name(model))[0]
+
+
+def _cifar_split(split: str, chosen: range, *, name: str) -> tuple[list[Feed], list[int]]:
     with np.load(_shared("data", "cifar10", f"{split}.npz")) as archive:
         jpeg, offsets, labels = (archive[key] for key in ("jpeg", "offsets", "labels"))
-    files = (io.BytesIO(jpeg[offsets[i] : offsets[i + 1]].tobytes()) for i in range(count))
+    files = (io.BytesIO(jpeg[offsets[i] : offsets[i + 1]].tobytes()) for i in chosen)
     feeds: list[Feed] = [{name: np.asarray(Image.open(file).convert("RGB"))} for file in files]
-    return feeds, labels[:count].tolist()
+    return feeds, labels[chosen].tolist()
 
 
 def coco(model: Path) -> Samples:
-    """The first 64 photos calibrate, the other 64 evaluate; 352 x 352, BGR."""
+    """All 128 photos with boxes evaluate, and 128 of the 500 photos calibrate, which are too few for both; 352 x 352, BGR."""
     files = sorted(_shared("data", "coco128").glob("*.jpg"))
-    images = (Image.open(file).convert("RGB").resize((352, 352), Image.Resampling.BILINEAR) for file in files)
+    return Samples(_squeezed(model, _photo_files()[0:384:3]), _squeezed(model, files), _boxes(files))
+
+
+def more_coco(model: Path) -> list[Feed]:
+    """Twice 128 other ones of the 500 photos."""
+    return _squeezed(model, [*_photo_files()[1:384:3], *_photo_files()[2:384:3]])
+
+
+def _squeezed(model: Path, files: Sequence[Path]) -> list[Feed]:
     name = _input_name(model)
-    feeds: list[Feed] = [{name: np.asarray(image)[:, :, ::-1]} for image in images]
-    return Samples(feeds[:64], feeds[64:])
+    images = (Image.open(file).convert("RGB").resize((352, 352), Image.Resampling.BILINEAR) for file in files)
+    return [{name: np.asarray(image)[:, :, ::-1]} for image in images]
+
+
+def _boxes(files: Sequence[Path]) -> Boxes:
+    """Return the boxes beside the photos; a photo of nothing has no file."""
+    sides = [(photo, file.with_suffix(".txt")) for photo, file in enumerate(files)]
+    rows = [(photo, row) for photo, side in sides if side.exists() for row in side.read_text(encoding="ascii").splitlines()]
+    return np.array([(photo, *_box(row)) for photo, row in rows], np.float32)
+
+
+def _box(row: str) -> tuple[float, ...]:
+    """Return the class, left, top, right and bottom of a row: the class, and either the middle and the size or a polygon's corners."""
+    kind, *numbers = map(float, row.split())
+    if len(numbers) > 4:
+        return kind, min(numbers[::2]), min(numbers[1::2]), max(numbers[::2]), max(numbers[1::2])
+    x, y, w, h = numbers
+    return kind, x - w / 2, y - h / 2, x + w / 2, y + h / 2
 
 
 # --- rendered text ---------------------------------------------------------------------------------------------------------
@@ -141,12 +177,21 @@ def _line(rng: np.random.Generator, words: int) -> tuple[str, Pixels]:
 
 
 def text_lines(model: Path) -> Samples:
-    """Lines of one to four words or numbers, 48 high and as wide as the text."""
-    rng = np.random.default_rng(48)
-    lines = [_line(rng, int(rng.integers(1, 5))) for _ in range(128)]
-    name = _input_name(model)
+    """Lines of one to four words or numbers, 48 high and as wide as the text: 64 calibrate, the next 200 evaluate."""
+    lines, name = _lines(264), _input_name(model)
     feeds: list[Feed] = [{name: pixels} for _, pixels in lines]
     return Samples(feeds[:64], feeds[64:], [text for text, _ in lines[64:]])
+
+
+def more_text_lines(model: Path) -> list[Feed]:
+    """The next 128 lines."""
+    name = _input_name(model)
+    return [{name: pixels} for _, pixels in _lines(392)[264:]]
+
+
+def _lines(count: int) -> list[tuple[str, Pixels]]:
+    rng = np.random.default_rng(48)
+    return [_line(rng, int(rng.integers(1, 5))) for _ in range(count)]
 
 
 def turned_lines(model: Path) -> Samples:
@@ -179,10 +224,21 @@ def _page(rng: np.random.Generator) -> Pixels:
 
 def sentences(_: Path) -> Samples:
     """News calibrates, film reviews evaluate, as sentences do in use: from another place."""
-    folder = wheel_folder(GENSIM) / "gensim/test/test_data"
-    news = re.split(r"(?<=[.!?])\s+", (folder / "lee_background.cor").read_text(encoding="utf-8"))
-    reviews = (folder / "pang_lee_polarity.cor").read_text(encoding="cp1252").splitlines()
-    return Samples(tokenized(news[:128]), tokenized([review.split(" ", 1)[1] for review in reviews[:200]]))
+    reviews = (_texts() / "pang_lee_polarity.cor").read_text(encoding="cp1252").splitlines()
+    return Samples(tokenized(_news()[:128]), tokenized([review.split(" ", 1)[1] for review in reviews[:200]]))
+
+
+def more_sentences(_: Path) -> list[Feed]:
+    """The next 256 sentences of the news."""
+    return tokenized(_news()[128:384])
+
+
+def _texts() -> Path:
+    return wheel_folder(GENSIM) / "gensim/test/test_data"
+
+
+def _news() -> list[str]:
+    return re.split(r"(?<=[.!?])\s+", (_texts() / "lee_background.cor").read_text(encoding="utf-8"))
 
 
 def voices(model: Path) -> Samples:

@@ -1,4 +1,4 @@
-"""What every worker of the calibration benchmark does: read a job, measure one call, print what it took.
+"""What every worker of the benchmarks does: read a job, measure one call, print what it took.
 
 A worker is a process of its own, `python run_NAME.py JOB`, in the environment of its peer, which need not hold zeropoint. JOB is a `Job`
 as JSON; the answer is one line of JSON on standard output (`measure` says what is in it), and what the peer prints goes to standard error.
@@ -14,7 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, overload
@@ -30,13 +30,17 @@ LEAST_FORWARD_SECONDS = 2.0  # a short pass is repeated: one of half a second sa
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to quantize, with which of the peer's methods ("" where it has one), on how many samples, and where to write."""
+    """What to quantize, with which of the peer's methods ("" where it has one), on how many samples, and where to write.
+
+    options: what else the peer is told, by the names that its worker says; none for what it does by default.
+    """
 
     model: str
     samples: str
     output: str
     method: str
     count: int
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

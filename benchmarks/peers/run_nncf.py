@@ -1,6 +1,6 @@
 """Quantize by NNCF, at its defaults but for the number of samples; method: onnx or openvino, the backend.
 
-Its model_type=TRANSFORMER, which adds SmoothQuant, takes longer; it is left out on MiniLM too, since the others have nothing like it.
+The option transformer says that the model is one, for which it adds SmoothQuant and leaves some operators in float.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from protocol import Cycled, Job, main
 def run(job: Job, feeds: Cycled) -> None:
     """Calibrate, quantize, correct biases."""
     model = onnx.load(job.model) if job.method == "onnx" else ov.Core().read_model(job.model)
-    quantized = nncf.quantize(model, nncf.Dataset(feeds), subset_size=len(feeds))
+    kind = nncf.ModelType.TRANSFORMER if job.options.get("transformer") else None
+    quantized = nncf.quantize(model, nncf.Dataset(feeds), subset_size=len(feeds), model_type=kind)
     if job.method == "onnx":
         onnx.save(quantized, job.output)
     else:

@@ -1,4 +1,8 @@
-"""Quantize by onnxruntime.quantization: pre-processed, uint8 activations, int8 weights per channel; method: MinMax, Entropy, Percentile."""
+"""Quantize by onnxruntime.quantization, pre-processed; method: MinMax, Entropy, Percentile.
+
+Activations are uint8, or with the option signed int8 around zero, as TensorRT wants them. Weights are int8, per channel unless the option
+per_channel is false.
+"""
 
 from __future__ import annotations
 
@@ -23,19 +27,21 @@ class Reader(CalibrationDataReader):
 
 def run(job: Job, feeds: Cycled) -> None:
     """Pre-process, calibrate, quantize."""
+    signed = bool(job.options.get("signed"))
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
-        # On MiniLM its symbolic shape inference raises "Incomplete symbolic shape inference".
-        quant_pre_process(job.model, str(prepared), skip_symbolic_shape=Path(job.model).stem == "minilm")
+        # On these its symbolic shape inference raises "Incomplete symbolic shape inference".
+        quant_pre_process(job.model, str(prepared), skip_symbolic_shape=Path(job.model).stem in ("magika", "minilm", "ppocr-rec"))
         quantize_static(
             prepared,
             job.output,
             Reader(feeds),
             quant_format=QuantFormat.QDQ,
-            activation_type=QuantType.QUInt8,
+            activation_type=QuantType.QInt8 if signed else QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            per_channel=True,
+            per_channel=bool(job.options.get("per_channel", True)),
             calibrate_method=CalibrationMethod[job.method],
+            extra_options={"ActivationSymmetric": signed},
         )
 
 

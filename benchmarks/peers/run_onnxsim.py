@@ -1,4 +1,4 @@
-"""Quantize by onnxsim: every activation, by its extremes."""
+"""Quantize by onnxsim; options: full_graph, for every activation and not only what weighted operators read; method, for ranges."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from protocol import Cycled, Job, main
 
 def run(job: Job, feeds: Cycled) -> None:
     """Calibrate and quantize."""
-    onnx.save(quantize_static(job.model, feeds, full_graph=True), job.output)
+    onnx.save(quantize_static(job.model, feeds, **job.options), job.output)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Quantize by zeropoint, in the project's own environment; method: the target."""
+"""Quantize by zeropoint, in the project's own environment; method: the target; options: arguments of `quantize`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zeropoint.api import quantize
 
 def run(job: Job, feeds: Cycled) -> None:
     """Quantize without judging the result, as the peers do; that the file loads and keeps its target's rules is checked all the same."""
-    quantize(job.model, data=feeds, target=job.method, samples=len(feeds), evaluate=False).save(job.output)
+    quantize(job.model, data=feeds, target=job.method, samples=len(feeds), evaluate=False, **job.options).save(job.output)
 
 
 if __name__ == "__main__":
