@@ -5,6 +5,7 @@ import platform
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -650,6 +651,14 @@ CHANGES: dict[str, tuple[dict[str, Any], Callable[[Result], object]]] = {
     "bias": ({"bias": "kept"}, lambda result: result.plan.corrections),
     "samples": ({"samples": 8}, lambda result: scales(result).tolist()),
     "batch-size": ({"batch_size": 4}, lambda result: result.plan.provenance.batch_size),
+    "weight-format": ({"weight_format": "int4"}, lambda result: result.evidence.quantized_bytes),
+    "weight-format-recorded": ({"weight_format": "int4"}, lambda result: result.plan.provenance.weight_format),
+    "weight-granularity": ({"weight_granularity": "tensor"}, lambda result: scales(result).tolist()),
+    "weight-granularity-of-blocks": ({"weight_granularity": "block:16"}, lambda result: scales(result).tolist()),
+    "weight-granularity-recorded": ({"weight_granularity": "block:16"}, lambda result: result.plan.provenance.weight_granularity),
+    "effort": ({"effort": "fast"}, lambda result: result.plan.provenance.effort),
+    "without": ({"without": ["smoothing"]}, lambda result: [step.name for step in result.plan.steps]),
+    "without-recorded": ({"without": ["smoothing"]}, lambda result: result.plan.provenance.without),
     "target": ({"target": "openvino"}, lambda result: result.plan.entry("stem.relu").format),
 }
 
@@ -681,6 +690,10 @@ def test_seed_draws_other_random_numbers(digits: Digits, what: str) -> None:
         ({"solver": "percentile:101"}, RecipeError, "101"),
         ({"weight_solver": "mean"}, RecipeError, "weight_solver: found 'mean', expected one of mse, minmax"),
         ({"weight_storage": "int4"}, RecipeError, "weight_storage: found 'int4', expected one of integer, float"),
+        ({"weight_format": "int2"}, RecipeError, "weight_format: found 'int2', expected one of int8, int4"),
+        ({"weight_granularity": "row"}, RecipeError, "weight_granularity: found 'row', expected channel, tensor or block:N"),
+        ({"effort": "slow"}, RecipeError, "effort: found 'slow', expected one of fast, balanced, best"),
+        ({"without": ["bias"]}, RecipeError, "without: found 'bias', expected names of refinements, which are smoothing and rounding"),
         ({"include": ["up"]}, RecipeError, "include: found 'up', which fits no node and no operator type"),
         ({"exclude": ["stage9.*"]}, RecipeError, r"exclude: found 'stage9\.\*', .* or one of Add, Conv,"),
         ({"samples": 0}, RecipeError, "samples: found 0, expected at least 1"),
@@ -702,7 +715,7 @@ def test_impossible_value_is_an_error(digits: Digits, options: dict[str, Any], e
 
 @pytest.fixture(scope="module")
 def one_by_one(digits: Digits) -> Result:
-    return quick(digits, data=digits.calibration[:64], samples=64)
+    return quick(digits, data=digits.calibration[:64], samples=64, effort="fast")
 
 
 @pytest.mark.parametrize(
@@ -710,7 +723,7 @@ def one_by_one(digits: Digits) -> Result:
 )
 def test_batch_size_and_order_hardly_move_the_scales(digits: Digits, one_by_one: Result, batch_size: int, shuffled: bool) -> None:
     order = np.random.default_rng(0).permutation(64) if shuffled else np.arange(64)
-    result = quick(digits, data=digits.calibration[order], samples=64, batch_size=batch_size)
+    result = quick(digits, data=digits.calibration[order], samples=64, batch_size=batch_size, effort="fast")
     np.testing.assert_allclose(scales(result), scales(one_by_one), rtol=1e-4)
 
 
@@ -722,9 +735,25 @@ def stages(steps: list[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
 @pytest.mark.parametrize(("batch_size", "blocks"), [(1, 16), (7, 3)], ids=["one-by-one", "batches"])
 def test_progress_counts_to_the_end_of_each_stage(digits: Digits, batch_size: int, blocks: int) -> None:
     steps: list[tuple[str, int, int]] = []
-    quick(digits, batch_size=batch_size, eval_data=digits.test[:3], evaluate=True, progress=lambda *step: steps.append(step))
+    options: dict[str, Any] = {"batch_size": batch_size, "eval_data": digits.test[:3], "evaluate": True, "effort": "fast"}
+    quick(digits, **options, progress=lambda *step: steps.append(step))
     expected = [*(("calibrating", done, blocks) for done in range(blocks + 1)), *(("evaluating", done, 3) for done in (1, 2, 3))]
     assert stages(steps) == expected
+
+
+@pytest.mark.parametrize(
+    ("effort", "expected"),
+    [("balanced", ["calibrating", "smoothing"]), ("best", ["calibrating", "smoothing", "calibrating", "rounding"])],
+)
+def test_progress_counts_to_the_end_of_each_refinement(digits: Digits, effort: str, expected: list[str]) -> None:
+    steps: list[tuple[str, int, int]] = []
+    quick(digits, effort=effort, progress=lambda *step: steps.append(step))
+    found = [(stage, [*group]) for stage, group in groupby(stages(steps), key=lambda step: step[0])]
+    assert [stage for stage, _ in found][: len(expected)] == expected
+    for _, group in found:
+        total = group[0][2]
+        assert [(done, of) for _, done, of in group] == [(done, total) for done in range(group[0][1], total + 1)]
+        assert group[0][1] in (0, 1)
 
 
 def test_progress_counts_the_batches_of_a_fixed_network() -> None:

@@ -136,7 +136,7 @@ def test_resources_beside_a_plan_is_refused(digits: Digits, trial: Result, optio
 def test_a_checkpoint_that_is_complete_is_not_calibrated_again(digits: Digits, kept: Path) -> None:
     before = kept.read_bytes()
     steps: list[tuple[str, int, int]] = []
-    again = quick(digits, checkpoint=kept, progress=lambda *step: steps.append(step))
+    again = quick(digits, effort="fast", checkpoint=kept, progress=lambda *step: steps.append(step))
     assert decisions(again.plan) == decisions(api.solve(kept, digits.model, target="tensorrt").plan)
     assert (kept.read_bytes(), [step[1:] for step in steps]) == (before, [(0, 0)])
 
@@ -160,10 +160,13 @@ def test_a_checkpoint_of_something_else_is_refused(digits: Digits, kept: Path, o
 # --- solve -----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("options", [{}, {"weight_format": "int4", "weight_granularity": "block:16"}], ids=["8 bits", "4 bits in blocks"])
 @pytest.mark.parametrize("target", TARGETS)
-def test_solving_gives_the_plan_that_quantizing_gives(digits: Digits, kept: Path, tmp_path: Path, target: str) -> None:
-    expected = quick(digits, target=target, checkpoint=tmp_path / "stats")
-    found = api.solve(kept, digits.model, target=target)
+def test_solving_gives_the_plan_that_quantizing_gives(
+    digits: Digits, kept: Path, tmp_path: Path, target: str, options: dict[str, Any]
+) -> None:
+    expected = quick(digits, target=target, effort="fast", checkpoint=tmp_path / "stats", **options)
+    found = api.solve(kept, digits.model, target=target, **options)
     assert decisions(found.plan) == decisions(expected.plan)
     assert serialize(found.model) == serialize(expected.model)
     assert found.evidence.fidelity == ()
@@ -177,6 +180,8 @@ OPTIONS: dict[str, tuple[dict[str, Any], Callable[[Result], object]]] = {
     "weight solver": ({"weight_solver": "minmax"}, lambda result: [entry.scale for entry in result.plan.entries]),
     "exclude": ({"exclude": ["stage1.*"]}, lambda result: result.evidence.coverage.quantized),
     "bias": ({"bias": "kept"}, lambda result: result.plan.corrections),
+    "weight format": ({"weight_format": "int4"}, lambda result: result.evidence.quantized_bytes),
+    "weight granularity": ({"weight_granularity": "block:16"}, lambda result: [entry.scale_shape for entry in result.plan.entries]),
     "weight storage": ({"weight_storage": "float"}, lambda result: result.evidence.quantized_bytes),
     "target": ({"target": "openvino"}, lambda result: result.plan.entry("stem.relu").format),
 }
@@ -188,6 +193,10 @@ def test_every_option_of_solving_changes_the_answer(
 ) -> None:
     plain, other = (api.solve(kept, digits.model, **{"target": "tensorrt", **given}) for given in ({}, options))
     assert answer(plain) != answer(other)
+
+
+def test_solving_refines_nothing_for_it_has_no_data(digits: Digits, kept: Path) -> None:
+    assert api.solve(kept, digits.model, target="tensorrt").plan.provenance.effort == "fast"
 
 
 def test_solving_includes_what_was_observed_for_it(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_ranges_are_those_of_the_whole_data() -> None:
 
 
 def test_provenance_holds_the_recipe_and_the_versions() -> None:
-    recipe = Recipe(solver="percentile:99", weight_solver="minmax", bias="kept", batch_size=3, seed=5)
+    recipe = Recipe(solver="percentile:99", weight_solver="minmax", bias="kept", without=("rounding",), batch_size=3, seed=5)
     assert decided(prepared(), recipe).provenance == Provenance(
         zeropoint=version("zeropoint"),
         onnxruntime=onnxruntime.__version__,
@@ -88,7 +88,11 @@ def test_provenance_holds_the_recipe_and_the_versions() -> None:
         batch_size=3,
         solver="percentile:99",
         weight_solver="minmax",
+        weight_format="int8",
+        weight_granularity="channel",
         bias="kept",
+        effort="balanced",
+        without=("rounding",),
         seed=5,
     )
 

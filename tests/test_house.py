@@ -17,9 +17,10 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES_OF_FILE = 400
 MAX_LINES_OF_FUNCTION = 60
 MAX_PARAMETERS = 7
-# The facades show users each option as a parameter; what they call takes values that group them.
+# The facades show users each option as a parameter, and hand it on, in a line each; what they call takes values that group them.
 FACADES = {"api", "cli"}
-MAX_OPTIONS = 25
+MAX_OPTIONS = 28
+MAX_LINES_OF_FACADE = 62
 BANNED_MODULE_NAMES = {"utils", "util", "helpers", "helper", "manager", "managers", "common", "base", "misc"}
 PRINTING_PACKAGES = {"cli", "demo"}
 # `import zeropoint` must be fast: these take from 0.1 to several seconds each, or belong to one command only.
@@ -84,7 +85,8 @@ def test_file_can_be_read_in_a_sitting(source: Path) -> None:
 
 @every_source
 def test_functions_can_be_seen_whole(source: Path) -> None:
-    assert {f.name: lines(f) for f in functions(source) if lines(f) > MAX_LINES_OF_FUNCTION} == {}
+    limit = MAX_LINES_OF_FACADE if layer(source) in FACADES else MAX_LINES_OF_FUNCTION
+    assert {f.name: lines(f) for f in functions(source) if lines(f) > limit} == {}
 
 
 @every_source

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from zeropoint.errors import PlanError
 from zeropoint.notes import Note
 from zeropoint.numerics.affine import qparams_from_range
 from zeropoint.numerics.formats import FORMATS
-from zeropoint.numerics.spec import PerTensor, Spec
+from zeropoint.numerics.spec import PerBlock, PerTensor, Spec
 from zeropoint.plan import VERSION, Correction, Entry, Plan, Provenance, Reader, from_json, load_plan, numbers, to_json
 
 Json = dict[str, Any]
@@ -181,6 +182,14 @@ def test_an_entry_gives_its_numbers_as_arrays() -> None:
     assert (w.scale.tolist(), w.zero_point.tolist(), w.zero_point.dtype.name, w.narrow) == ([0.5, 0.25], [0, 0], "int8", True)
 
 
+def test_an_entry_with_blocks_gives_them_their_shape() -> None:
+    content = json.loads(edited(lambda plan: plan["entries"][1].update(block=2, scale_shape=[1, 2], format="int4")))
+    w = from_json(json.dumps(content)).entry("w")
+    assert (w.spec.granularity, w.spec.qmin, w.spec.qmax, w.spec.opset) == (PerBlock(0, 2), -7, 7, 21)
+    assert (w.qparams().scale.tolist(), w.qparams().zero_point.tolist()) == ([[0.5, 0.25]], [[0, 0]])
+    assert from_json(to_json(replace(PLAN, entries=(w,)))).entries == (w,)
+
+
 # --- edited by hand --------------------------------------------------------------------------------------------------------
 
 
@@ -224,6 +233,10 @@ def both(*edits: Callable[[Json], None]) -> Callable[[Json], None]:
             one(content)
 
     return edit
+
+
+def blocked(**values: object) -> Callable[[Json], None]:
+    return entry(1, **{"block": 2, "axis": 0, "scale_shape": [1, 2], **values})
 
 
 BROKEN = [
@@ -284,6 +297,18 @@ BROKEN = [
     pytest.param(
         drop(("entries", 1, "scale"), ("entries", 1, "zero_point")), "entry 'w': found neither scale nor range", id="no numbers at all"
     ),
+    # --- blocks
+    pytest.param(blocked(block=0), "entry 'w': block: found 0 in the role of weight with axis 0, expected 1 or more", id="block 0"),
+    pytest.param(blocked(block=-1), "entry 'w': block: found -1 ", id="block -1"),
+    pytest.param(blocked(block=None), "entry 'w': block: found None ", id="a shape without blocks"),
+    pytest.param(blocked(axis=None), "entry 'w': block: found 2 in the role of weight with axis None", id="blocks without an axis"),
+    pytest.param(blocked(role="bias"), "entry 'w': block: found 2 in the role of bias", id="blocks of a bias"),
+    pytest.param(entry(0, block=2, axis=0, scale_shape=[1]), "entry 'x': block: found 2 in the role of activation", id="of an activation"),
+    pytest.param(blocked(scale_shape=[]), r"entry 'w': scale_shape: found \[\] for 2 scales and axis 0", id="blocks without a shape"),
+    pytest.param(blocked(scale_shape=[2, 2]), r"entry 'w': scale_shape: found \[2, 2\] for 2 scales", id="another number of scales"),
+    pytest.param(blocked(axis=2), r"entry 'w': scale_shape: found \[1, 2\] for 2 scales and axis 2", id="an axis beyond the shape"),
+    pytest.param(blocked(scale_shape=[-1, -2]), r"entry 'w': scale_shape: found \[-1, -2\]", id="a shape below 1"),
+    pytest.param(blocked(block="2"), r"entries\.1\.block: Input should be a valid integer", id="block is text"),
     # --- numbers that contradict each other
     pytest.param(
         entry(0, range=[-1.0, 2.0]),

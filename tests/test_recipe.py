@@ -6,7 +6,10 @@ from typing import Any
 import pytest
 
 from zeropoint.errors import RecipeError
-from zeropoint.recipe import Recipe
+from zeropoint.improve import EFFORTS, REFINEMENTS
+from zeropoint.recipe import REFINEMENT_NAMES, Recipe
+
+BLOCKS = "channel, tensor or block:N, N being a whole number of 2 or more; block:32 and block:128 are usual"
 
 
 @pytest.mark.parametrize(
@@ -26,6 +29,27 @@ from zeropoint.recipe import Recipe
         ("weight_storage", "int8", "one of integer, float"),
         ("weight_storage", "", "one of integer, float"),
         ("weight_storage", None, "one of integer, float"),
+        ("weight_format", "int3", "one of int8, int4"),
+        ("weight_format", None, "one of int8, int4"),
+        *(
+            ("weight_granularity", value, BLOCKS)
+            for value in (
+                "",
+                "block",
+                "block:",
+                "block:0",
+                "block:1",
+                "block:-8",
+                "block: 8",
+                "block:8.0",
+                "block:1e3",
+                "Channel",
+                None,
+                32,
+            )
+        ),
+        ("effort", "slow", "one of fast, balanced, best"),
+        ("effort", 3, "one of fast, balanced, best"),
         ("bias", "fixed", "one of corrected, kept"),
         ("bias", True, "one of corrected, kept"),
     ],
@@ -45,6 +69,18 @@ def test_an_impossible_value_is_named_with_what_was_expected(field: str, value: 
         ("weight_solver", "minmax"),
         ("weight_storage", "integer"),
         ("weight_storage", "float"),
+        ("weight_format", "int8"),
+        ("weight_format", "int4"),
+        ("weight_granularity", "channel"),
+        ("weight_granularity", "tensor"),
+        ("weight_granularity", "block:2"),
+        ("weight_granularity", "block:128"),
+        ("effort", "fast"),
+        ("effort", "balanced"),
+        ("effort", "best"),
+        ("without", ()),
+        ("without", ("smoothing",)),
+        ("without", ("rounding", "smoothing")),
         ("bias", "corrected"),
         ("bias", "kept"),
     ],
@@ -53,10 +89,40 @@ def test_every_possible_value_is_taken(field: str, value: Any) -> None:
     assert getattr(Recipe(**{field: value}), field) == value
 
 
+@pytest.mark.parametrize(
+    ("options", "block", "opset"),
+    [
+        ({}, None, 13),
+        ({"weight_granularity": "tensor"}, None, 13),
+        ({"weight_format": "int4"}, None, 21),
+        ({"weight_granularity": "block:32"}, 32, 21),
+        ({"weight_granularity": "block:128", "weight_format": "int4"}, 128, 21),
+    ],
+    ids=str,
+)
+def test_the_form_of_weights_decides_the_opset(options: dict[str, Any], block: int | None, opset: int) -> None:
+    recipe = Recipe(**options)
+    assert (recipe.weight_block, recipe.weight_opset) == (block, opset)
+
+
 @pytest.mark.parametrize("solver", ["mean", "", "percentile:101", "minmax:3"])
 def test_a_solver_that_is_not_there_is_refused_before_anything_runs(solver: str) -> None:
     with pytest.raises(RecipeError, match=r"^(solver|percentile|minmax)"):
         Recipe(solver=solver)
+
+
+@pytest.mark.parametrize("name", ["smooth", "", "bias", "Rounding", None])
+def test_a_refinement_that_is_not_there_cannot_be_left_out(name: Any) -> None:
+    with pytest.raises(RecipeError) as raised:
+        Recipe(without=("smoothing", name))
+    assert str(raised.value) == (
+        f"without: found {name!r}, expected names of refinements, which are smoothing and rounding; leave others out, and set bias to kept "
+        "where biases are not to be corrected"
+    )
+
+
+def test_refinements_that_can_be_left_out_are_those_that_are_made() -> None:
+    assert REFINEMENT_NAMES == tuple(REFINEMENTS) == EFFORTS["best"].refinements
 
 
 def test_an_unknown_option_is_an_error() -> None:
@@ -79,6 +145,10 @@ def test_a_recipe_stays_as_it_is() -> None:
         pytest.param("include", ("a", "b"), "'a, b'", id="include"),
         pytest.param("exclude", ("a",), "'a'", id="exclude"),
         pytest.param("bias", "kept", "'kept'", id="bias"),
+        pytest.param("effort", "best", "'best'", id="effort"),
+        pytest.param("without", ("smoothing", "rounding"), "'smoothing, rounding'", id="without"),
+        pytest.param("weight_format", "int4", "'int4'", id="weight_format"),
+        pytest.param("weight_granularity", "block:32", "'block:32'", id="weight_granularity"),
     ],
 )
 def test_what_a_plan_decides_is_refused_beside_it(field: str, value: Any, told: str) -> None:

@@ -24,7 +24,7 @@ from zeropoint.evaluate.fidelity import OutputFidelity
 from zeropoint.evaluate.latency import Latency
 from zeropoint.graph.load import load
 from zeropoint.notes import Note
-from zeropoint.plan import Plan, Provenance, load_plan
+from zeropoint.plan import Plan, Provenance, Step, load_plan
 from zeropoint.result import Result, bad_news, summary_rows, verdict
 from zeropoint.rules import Finding
 from zeropoint.targets import get_target
@@ -112,6 +112,11 @@ def test_verdict_says_what_was_measured(evidence: Evidence, expected: str) -> No
             "JUDGED BY THE SAMPLES THAT CALIBRATED",
             id="not-held-out",
         ),
+        pytest.param(
+            replace(result(changed(coverage=Coverage(0, 3))), notes=(Note("weights", "reason", kind="warning"),)),
+            "NO INTEGER KERNEL of tensorrt takes these weights",
+            id="weights-of-no-kernel",
+        ),
         pytest.param(replace(result(), notes=(Note("plan", "reason", kind="warning"),)), "PLAN OF ANOTHER FILE", id="another-file"),
         pytest.param(result(judged(incomparable=3)), "3 samples of z CANNOT BE COMPARED with float", id="incomparable"),
         pytest.param(result(judged(incomparable=1)), "1 sample of z CANNOT BE COMPARED with float", id="one-incomparable"),
@@ -141,6 +146,20 @@ def test_summary_is_a_table_of_what_was_measured() -> None:
         "",
         "1 note on what stayed in float and what to know: see .notes",
     ]
+
+
+def test_summary_tells_what_each_refinement_brought() -> None:
+    plain = result()
+    smoothing = Step(name="smoothing", before_db=15.42, after_db=22.71, samples=32, kept=True)
+    rounding = Step(name="rounding", before_db=22.71, after_db=22.69, samples=32, kept=False)
+    lines = replace(plain, plan=replace(plain.plan, steps=(smoothing, rounding))).summary.splitlines()
+    assert lines[-4:] == [
+        "smoothing: 15.4 -> 22.7 dB on 32 calibration samples set aside, kept",
+        "rounding: 22.7 -> 22.7 dB on 32 calibration samples set aside, not kept",
+        "",
+        "1 note on what stayed in float and what to know: see .notes",
+    ]
+    assert lines[:-3] == [*plain.summary.splitlines()[:-1], lines[-4]]
 
 
 def test_summary_names_outputs_where_there_are_several() -> None:

@@ -298,10 +298,11 @@ def test_weight_that_is_not_finite_stays_in_float_with_a_note(value: float) -> N
     assert result.evidence.coverage.quantized == 1
 
 
-def test_activation_with_nan_is_noted_and_leaves_no_good_number() -> None:
+@pytest.mark.parametrize("effort", ["fast", "balanced", "best"])
+def test_activation_with_nan_is_noted_and_leaves_no_good_number(effort: str) -> None:
     body = "l = Log(x) a = MatMul(l, w) b = Relu(a) y = MatMul(b, v)"
     wide: dict[str, Any] = {"w": normal(16, 16), "v": normal(16, 16, seed=1)}
-    result = judged(network(body, inputs="float[N, 16] x", outputs="float[N, 16] y", **wide), data=normal(24, 16))
+    result = judged(network(body, inputs="float[N, 16] x", outputs="float[N, 16] y", **wide), data=normal(24, 16), effort=effort)
     assert re.search(r"l: \d+ NaN and 0 Inf were seen and left out of its range", reasons(result))
     [fidelity] = result.evidence.fidelity
     assert (fidelity.incomparable, fidelity.sqnr_db, fidelity.agreement) == (8, -np.inf, 0.0)
@@ -396,6 +397,16 @@ def test_unusual_network_is_quantized(model: onnx.ModelProto, quantized: int, ta
     expected, found = outputs(model, x), outputs(serialize(result.model), x)
     assert np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
     assert [value.name for value in onnx.load_from_string(serialize(result.model)).graph.output] == ["y"]
+
+
+@pytest.mark.parametrize("model", [model for model, _ in UNUSUAL.values()], ids=UNUSUAL)
+def test_unusual_network_is_refined(model: onnx.ModelProto) -> None:
+    result = run(model, target="onnxruntime-arm", data=normal(48, 4), samples=48, effort="best")
+    assert "no refinement was tried" not in reasons(result)
+    assert result.evidence.findings == ()
+    x = normal(4, 4, seed=5)
+    expected, found = outputs(model, x), outputs(serialize(result.model), x)
+    assert np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
 
 
 def test_body_of_an_if_is_left_in_float_with_a_note() -> None:

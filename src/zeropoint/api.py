@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,15 +12,17 @@ from typing import Literal
 
 import numpy.typing as npt
 
-from zeropoint.calibrate import load_statistics, resources
-from zeropoint.data import Preprocess, load_preprocess
+from zeropoint.calibrate import Resources, load_statistics, resources
+from zeropoint.data import Preprocess, Samples, load_preprocess
 from zeropoint.data.choice import Choice, Request, choose_samples
-from zeropoint.decide import Observed, decide, observe_network
+from zeropoint.decide import Observed, Task, decide, observe_network
 from zeropoint.errors import ModelError, PlanError
 from zeropoint.evaluate.measure import Candidate, measure
 from zeropoint.graph.load import Source, fingerprint, input_infos, load
 from zeropoint.graph.materialize import materialize
+from zeropoint.graph.model import Model
 from zeropoint.graph.prepare import prepare
+from zeropoint.improve import improve
 from zeropoint.inspection import Inspection, inspect_model, view_for_target
 from zeropoint.notes import Note
 from zeropoint.numerics.affine import Range
@@ -49,8 +51,12 @@ def quantize(  # noqa: PLR0913  (the one wide function: each option of the comma
     batch_size: int = 1,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    weight_format: Literal["int8", "int4"] = "int8",
+    weight_granularity: str = "channel",
     bias: Literal["corrected", "kept"] = "corrected",
     weight_storage: Literal["integer", "float"] = "integer",
+    effort: Literal["fast", "balanced", "best"] = "balanced",
+    without: Sequence[str] = (),
     seed: int = 0,
     plan: Plan | str | Path | None = None,
     preprocess: Preprocess | str | Path | Sequence[str | Path] | None = None,
@@ -69,15 +75,18 @@ def quantize(  # noqa: PLR0913  (the one wide function: each option of the comma
     "module:function", an array, a dict of arrays or an iterable of either. `samples` of them calibrate, `batch_size` at a time, and
     those left are held out to judge by, unless `eval_data` is given. preprocess: for images, a preset's name, a TOML file, both with
     "key=value" changes behind them in a list, or a Preprocess. labels: "folder", "stem" or a file, for accuracy. solver,
-    weight_solver: how ranges are found. include, exclude: shell patterns over node names, or operator types. bias: corrected for the
-    mean error of the rounded weights, or kept. plan: start from these decisions instead of calibrating.
-    workers: processes that calibrate, each with its share of the cores, of which one alone uses all as well; a script that asks for
-    several runs its own work under `if __name__ == "__main__":`. memory_budget: what the process may take, in bytes or as "2GB": where
-    the tensors of a batch do not fit, the data is run several times. Neither changes a bit of the result. checkpoint: a file that keeps
-    the statistics as they grow; a later run goes on from there to the same bytes, and `solve` needs nothing else. It serves every
-    target, and so observes more tensors for some. provider: of ONNX Runtime, for calibration, such as "cuda"; it rounds otherwise.
-    evaluate=False skips the comparison, and the network is not run; that it keeps its target's rules is always checked, and that it
-    loads when it is saved.
+    weight_solver: how ranges are found. include, exclude: shell patterns over node names, or operator types. weight_format: "int8", or
+    "int4" for half the size, which no integer kernel multiplies. weight_granularity: what of a weight shares a scale: an output "channel",
+    the whole "tensor", or 32 input channels of an output channel for "block:32", which is for "int4". bias: corrected for the
+    mean error of the rounded weights, or kept. effort: how much time may go into refining what calibration found: "fast" for none,
+    "balanced" for about the time of ten forward passes, "best" for minutes. without: what the effort would do and is to leave out, of
+    "smoothing" and "rounding". plan: start from these decisions instead of calibrating. workers: processes that calibrate, each with its
+    share of the cores, of which one alone uses all as well; a script that asks for several runs its own work under
+    `if __name__ == "__main__":`. memory_budget: what the process may take, in bytes or as "2GB": where the tensors of a batch do not fit,
+    the data is run several times. Neither changes a bit of the result. checkpoint: a file that keeps the statistics as they grow; a later
+    run goes on from there to the same bytes, and `solve` needs nothing else. It serves every target, and so observes more tensors for
+    some. provider: of ONNX Runtime, for calibration, such as "cuda"; it rounds otherwise. evaluate=False skips the comparison, and the
+    network is not run; that it keeps its target's rules is always checked, and that it loads when it is saved.
 
     Raises:
         ModelError, DataError, RecipeError, PlanError: as their names say, with what was found, what was expected, and what to do.
@@ -98,32 +107,29 @@ def quantize(  # noqa: PLR0913  (the one wide function: each option of the comma
         batch_size=batch_size,
         include=tuple(include),
         exclude=tuple(exclude),
+        weight_format=weight_format,
+        weight_granularity=weight_granularity,
         bias=bias,
         weight_storage=weight_storage,
+        effort=effort,
+        without=tuple(without),
         seed=seed,
     )
     how = resources(workers=workers, memory_budget=memory_budget, provider=provider, checkpoint=checkpoint)
     with _old_objects_left_alone(), ThreadPoolExecutor(1) as worker:
         sha256 = worker.submit(fingerprint, model)  # beside the rest: hashing lets go of Python's lock
-        network = load(model, min_opset=goal.min_opset)
-        notes = prepare(network)
         given = plan if isinstance(plan, Plan | None) else load_plan(plan)
-        if given is not None:
-            how.check_beside_plan()
-            notes = (*notes, *_check_plan(given, goal, recipe, sha256=sha256.result()))
+        network = load(model, min_opset=max(goal.min_opset, recipe.weight_opset, 0 if given is None else given.min_opset))
+        notes = (*prepare(network), *(() if given is None else _check_plan(given, goal, recipe, how, sha256=sha256.result())))
         images = preprocess if isinstance(preprocess, Preprocess | None) else load_preprocess(preprocess)
         request = Request(data, eval_data, labels, images, recipe, input_infos(network))
         choice = choose_samples(request, calibrate=given is None, evaluate=evaluate)
         if given is None:
-            assert choice.calibration is not None  # it was asked for
-            observed = observe_network(
+            given, run_notes = _calibrated(
                 network, choice.calibration, sha256=sha256.result, target=goal, recipe=recipe, resources=how, progress=progress
             )
-            given = decide(network, observed, goal, recipe)
-            notes = (*notes, *observed.run_notes)
-        quantized = materialize(network, given, weight_storage=recipe.weight_storage)
-        candidate = Candidate(original=model, prepared=network, quantized=quantized, plan=given)
-        return _result(candidate, goal, choice, notes, progress=progress)
+            notes = (*notes, *run_notes)
+        return _result(_candidate(model, network, given, recipe), goal, choice, notes, progress=progress)
 
 
 def solve(  # noqa: PLR0913  (as quantize)
@@ -135,13 +141,16 @@ def solve(  # noqa: PLR0913  (as quantize)
     weight_solver: Literal["mse", "minmax"] = "mse",
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    weight_format: Literal["int8", "int4"] = "int8",
+    weight_granularity: str = "channel",
     bias: Literal["corrected", "kept"] = "corrected",
     weight_storage: Literal["integer", "float"] = "integer",
 ) -> Result:
     """Quantize a float network from the statistics that an earlier calibration kept, without data.
 
     statistics: the file that was `quantize`'s checkpoint, of this very model; target and options may be others than they were then.
-    The result is not compared with the float network: `quantize` does that from its plan.
+    Without data nothing is refined, so that the plan is that of `quantize` with the effort "fast". The result is not compared with the
+    float network: `quantize` does that from its plan.
 
     Raises:
         DataError: the statistics cannot be read, are of another model, not complete, or lack a tensor.
@@ -153,28 +162,52 @@ def solve(  # noqa: PLR0913  (as quantize)
         >>> from tempfile import TemporaryDirectory
         >>> with TemporaryDirectory() as folder:
         ...     kept = f"{folder}/digits.stats"
-        ...     first = quantize(digits.model, data=digits.calibration, target="tensorrt", evaluate=False, checkpoint=kept)
+        ...     given = {"target": "tensorrt", "effort": "fast", "evaluate": False}
+        ...     first = quantize(digits.model, data=digits.calibration, checkpoint=kept, **given)
         ...     solve(kept, digits.model, target="tensorrt").plan.entries == first.plan.entries
         True
     """
     goal = target if isinstance(target, Target) else get_target(target)
     saved = load_statistics(statistics)
-    network = load(model, min_opset=goal.min_opset)
-    saved.check_use(fingerprint(model), where=f"statistics {statistics}")
     recipe = Recipe(
         solver=solver,
         weight_solver=weight_solver,
         batch_size=saved.source.batch_size,
         include=tuple(include),
         exclude=tuple(exclude),
+        weight_format=weight_format,
+        weight_granularity=weight_granularity,
         bias=bias,
         weight_storage=weight_storage,
+        effort="fast",  # there is no data to refine anything by
     )
+    network = load(model, min_opset=max(goal.min_opset, recipe.weight_opset))
+    saved.check_use(fingerprint(model), where=f"statistics {statistics}")
     notes = prepare(network)
     plan = decide(network, Observed(saved.source, saved.facts, saved.whole.statistics), goal, recipe)
+    return _result(_candidate(model, network, plan, recipe), goal, Choice(None, None, None), notes, progress=silent)
+
+
+def _calibrated(
+    network: Model,
+    samples: Samples | None,
+    *,
+    sha256: Callable[[], str],
+    target: Target,
+    recipe: Recipe,
+    resources: Resources,
+    progress: Progress,
+) -> tuple[Plan, tuple[Note, ...]]:
+    """Return the plan that the samples lead to, and notes on how this run went."""
+    assert samples is not None  # they were asked for
+    observed = observe_network(network, samples, sha256=sha256, target=target, recipe=recipe, resources=resources, progress=progress)
+    plan = decide(network, observed, target, recipe)
+    return improve(network, observed, plan, samples, Task(target, recipe, resources, progress)), observed.run_notes
+
+
+def _candidate(model: Source, network: Model, plan: Plan, recipe: Recipe) -> Candidate:
     quantized = materialize(network, plan, weight_storage=recipe.weight_storage)
-    candidate = Candidate(original=model, prepared=network, quantized=quantized, plan=plan)
-    return _result(candidate, goal, Choice(None, None, None), notes, progress=silent)
+    return Candidate(original=model, prepared=network, quantized=quantized, plan=plan)
 
 
 def _result(candidate: Candidate, target: Target, choice: Choice, notes: tuple[Note, ...], *, progress: Progress) -> Result:
@@ -196,7 +229,8 @@ def _old_objects_left_alone() -> Iterator[None]:
             gc.unfreeze()
 
 
-def _check_plan(plan: Plan, target: Target, recipe: Recipe, *, sha256: str) -> tuple[Note, ...]:
+def _check_plan(plan: Plan, target: Target, recipe: Recipe, how: Resources, *, sha256: str) -> tuple[Note, ...]:
+    how.check_beside_plan()
     recipe.check_beside_plan()
     if plan.target != target.name:
         raise PlanError(

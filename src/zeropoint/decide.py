@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import reduce
 from importlib.metadata import version
@@ -18,9 +18,10 @@ from zeropoint.graph.model import Model
 from zeropoint.graph.sites import Placement, find_sites
 from zeropoint.graph.sources import sources
 from zeropoint.graph.taps import Taps
+from zeropoint.graph.trouble import trouble_spots
 from zeropoint.notes import Note
 from zeropoint.plan import Plan, Provenance
-from zeropoint.planner import make_plan
+from zeropoint.planner import NO_LIMITS, Limits, make_plan
 from zeropoint.progress import Progress, silent
 from zeropoint.recipe import Recipe
 from zeropoint.refine.bias_correction import channel_axes, correct_biases
@@ -87,8 +88,37 @@ def observe_network(
     return Observed(source, facts, statistics, divided.notes, run_notes=notes)
 
 
-def decide(network: Model, observed: Observed, target: Target, recipe: Recipe) -> Plan:
-    """Return the plan for the prepared `network`, from what was observed in it.
+@dataclass(frozen=True, slots=True, eq=False)
+class Task:
+    """What a plan is made for, and how: target and recipe, what it may take of the machine, and who wants to know how far it is."""
+
+    target: Target
+    recipe: Recipe
+    resources: Resources
+    progress: Progress = silent
+
+
+def observe_again(network: Model, changed: Collection[str], samples: Samples, observed: Observed, task: Task) -> Observed:
+    """Return what a plan needs to know of `network`, which differs from the one observed in the tensors that `changed`.
+
+    Raises:
+        ModelError: the network cannot be run.
+    """
+    divided = batches(samples, task.recipe.batch_size)
+    facts = capture_facts(network, divided[0][0])
+    known = observed.statistics
+    tensors = {name: seen for name, seen in known.tensors.items() if name not in changed}
+    channels = {key: sums for key, sums in known.channels.items() if key[0] not in changed}
+    placement = find_sites(network, facts, task.target, include=task.recipe.include, exclude=task.recipe.exclude)
+    taps = _taps(network, placement, facts, task.recipe).less(Taps(tuple(tensors), tuple(channels)))
+    subject = Subject(network, facts, divided, replace(observed.source, data_sha256=""))
+    seen, _ = calibrate(subject, taps, replace(task.resources, checkpoint=None), progress=task.progress)
+    whole = Statistics({**tensors, **seen.tensors}, {**channels, **seen.channels})
+    return replace(observed, facts=facts, statistics=whole)
+
+
+def decide(network: Model, observed: Observed, target: Target, recipe: Recipe, *, limits: Limits = NO_LIMITS) -> Plan:
+    """Return the plan for the prepared `network`, from what was observed in it, and what else is known of ranges.
 
     Raises:
         DataError: a tensor that the target quantizes was not observed.
@@ -96,7 +126,9 @@ def decide(network: Model, observed: Observed, target: Target, recipe: Recipe) -
     """
     placement = find_sites(network, observed.facts, target, include=recipe.include, exclude=recipe.exclude)
     statistics = _statistics(network, placement, observed, target)
-    plan = make_plan(network, placement, statistics, target, recipe)
+    plan = make_plan(network, placement, statistics, target, recipe, limits=limits)
+    seen = Statistics({**observed.statistics.tensors, **statistics}, observed.statistics.channels)
+    spots = trouble_spots(network, plan, target=target, facts=observed.facts, statistics=seen)
     corrections, unmended = correct_biases(network, plan, observed.statistics.channels) if recipe.bias == "corrected" else ((), ())
     provenance = Provenance(
         zeropoint=version("zeropoint"),
@@ -106,10 +138,14 @@ def decide(network: Model, observed: Observed, target: Target, recipe: Recipe) -
         batch_size=recipe.batch_size,
         solver=recipe.solver,
         weight_solver=recipe.weight_solver,
+        weight_format=recipe.weight_format,
+        weight_granularity=recipe.weight_granularity,
         bias=recipe.bias,
+        effort=recipe.effort,
+        without=recipe.without,
         seed=recipe.seed,
     )
-    return replace(plan, corrections=corrections, notes=(*plan.notes, *unmended, *observed.notes), provenance=provenance)
+    return replace(plan, corrections=corrections, notes=(*plan.notes, *spots, *unmended, *observed.notes), provenance=provenance)
 
 
 def _fingerprint(samples: Samples) -> str:

@@ -7,22 +7,27 @@ through a Q/DQ pair, and the numbers of that pair. `docs/plan.md` describes the 
 from __future__ import annotations
 
 import json
+import zlib
+from base64 import b64decode, b64encode
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from math import prod
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from zeropoint.errors import PlanError, RecipeError
 from zeropoint.notes import Note
 from zeropoint.numerics.affine import QParams, qparams_from_range
 from zeropoint.numerics.decimals import shortest_decimals
 from zeropoint.numerics.formats import FORMATS
-from zeropoint.numerics.spec import PerChannel, PerTensor, Spec
+from zeropoint.numerics.spec import Granularity, PerBlock, PerChannel, PerTensor, Spec
 
 VERSION = 1
+ALWAYS_WRITTEN = frozenset({"entries", "corrections", "notes"})  # the other lists only where they hold something
 Role = Literal["activation", "weight", "bias"]
 
 
@@ -38,8 +43,9 @@ class Reader:
 class Entry:
     """The decision for one tensor.
 
-    scale and zero_point have one number per tensor, or one per index of `axis`. `range` is what the solver chose for an
-    activation and () elsewhere. `readers` are the node inputs that see the dequantized tensor; all others keep the float one.
+    scale and zero_point have one number per tensor, one per index of `axis`, or one per run of `block` elements along it: those lie in the
+    order of an array of `scale_shape`. `range` is what the solver chose for an activation and () elsewhere. `readers` are the node
+    inputs that see the dequantized tensor; all others keep the float one.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -50,6 +56,8 @@ class Entry:
     symmetric: bool
     narrow: bool = False
     axis: int | None = None
+    block: int | None = None
+    scale_shape: tuple[int, ...] = ()
     range: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()
     zero_point: tuple[int, ...] = ()
@@ -61,13 +69,18 @@ class Entry:
     @property
     def spec(self) -> Spec:
         """The intent behind the numbers."""
-        granularity = PerTensor() if self.axis is None else PerChannel(self.axis)
+        granularity: Granularity = PerTensor()
+        if self.axis is not None:
+            granularity = PerChannel(self.axis) if self.block is None else PerBlock(self.axis, self.block)
         return Spec(FORMATS[self.format], self.symmetric, granularity, self.narrow)
 
     def qparams(self) -> QParams:
         """Return the numbers as arrays, for numerics.affine."""
         scale = np.asarray(self.scale, np.float32)
         zero_point = np.asarray(self.zero_point, FORMATS[self.format].dtype)
+        if self.block is not None:
+            scale = scale.reshape(self.scale_shape)
+            zero_point = zero_point if zero_point.size == 1 else zero_point.reshape(self.scale_shape)
         if zero_point.size == 1:
             zero_point = np.broadcast_to(zero_point, scale.shape)
         if self.axis is None and scale.shape == zero_point.shape == (1,):
@@ -87,6 +100,79 @@ class Correction:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tied:
+    """One tensor, and which of the factors divides which of its elements.
+
+    An array of `shape` that broadcasts against the tensor holds, in its order, the numbers of the factors: 0, 1, ... where `index` is
+    empty, else those in `index`, of which -1 stands for elements that stay as they are. `shifted` tells whether shifts apply too.
+    """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    tensor: str
+    shape: tuple[int, ...]
+    index: tuple[int, ...] = ()
+    shifted: bool = False
+
+    @property
+    def axis(self) -> int | None:
+        """The tensor's axis that holds the channels, counted from the end; None where they lie across several axes."""
+        axes = [axis - len(self.shape) for axis, size in enumerate(self.shape) if size > 1]
+        return axes[0] if len(axes) == 1 else None
+
+    def numbers(self) -> npt.NDArray[np.intp]:
+        """Return the numbers of the factors, of `shape`."""
+        return np.array(self.index or range(int(np.prod(self.shape))), np.intp).reshape(self.shape)
+
+    def spread(self, values: Sequence[float], default: float) -> npt.NDArray[np.float64]:
+        """Return the value of each factor, or `default` for what stays as it is, as an array that broadcasts against the tensor."""
+        return np.array([*values, default], np.float64)[self.numbers()]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scaling:
+    """What is done to the tensors of a Scalable: (t - shift) / factor, for each of its channels. Without `shifts` nothing is subtracted."""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    tied: tuple[Tied, ...]
+    readers: tuple[Reader, ...]
+    free: bool
+    loose: tuple[str, ...] = ()
+    factors: tuple[float, ...]
+    shifts: tuple[float, ...] = ()
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rounding:
+    """Other codes than the nearest for the weight called `tensor`.
+
+    steps: how many codes further each one lies: int8 in the weight's order, compressed by zlib, in base 64.
+    """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    tensor: str
+    steps: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What a refinement brought: the SQNR of the outputs in dB without and with it, on so many samples that it was not fitted on."""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    name: str
+    before_db: float
+    after_db: float
+    samples: int
+    kept: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
     """What a plan was made from. model_sha256 is of the file or bytes that were given."""
 
@@ -99,7 +185,11 @@ class Provenance:
     batch_size: int = 1
     solver: str = ""
     weight_solver: str = ""
+    weight_format: str = ""
+    weight_granularity: str = ""
     bias: str = ""
+    effort: str = ""
+    without: tuple[str, ...] = ()
     seed: int = 0
 
 
@@ -113,6 +203,9 @@ class Plan:
     target: str
     entries: tuple[Entry, ...]
     corrections: tuple[Correction, ...] = ()
+    scalings: tuple[Scaling, ...] = ()
+    roundings: tuple[Rounding, ...] = ()
+    steps: tuple[Step, ...] = ()
     notes: tuple[Note, ...] = ()
     provenance: Provenance = Provenance()
 
@@ -128,6 +221,11 @@ class Plan:
         raise KeyError(tensor)
 
     @property
+    def min_opset(self) -> int:
+        """The least opset whose DequantizeLinear reads all of the codes."""
+        return max((entry.spec.opset for entry in self.entries), default=0)
+
+    @property
     def tensors(self) -> frozenset[str]:
         """The names of the tensors that are quantized."""
         return frozenset(entry.tensor for entry in self.entries)
@@ -140,22 +238,47 @@ def numbers(qparams: QParams) -> tuple[tuple[float, ...], tuple[int, ...]]:
     return scale, zero_point if len(set(zero_point)) > 1 else zero_point[:1]
 
 
+def rounding(tensor: str, steps: npt.NDArray[np.integer], reason: str) -> Rounding:
+    """Return the rounding by which each code lies that many `steps`, each within int8, from the nearest."""
+    return Rounding(tensor=tensor, steps=b64encode(zlib.compress(steps.astype(np.int8).tobytes(), 1)).decode(), reason=reason)
+
+
+def stored_steps(rounding: Rounding) -> npt.NDArray[np.int8]:
+    """Return the steps of a rounding, one after the other.
+
+    Raises:
+        RecipeError: the text is not what `rounding` writes.
+    """
+    try:
+        return np.frombuffer(zlib.decompress(b64decode(rounding.steps, validate=True)), np.int8)
+    except (ValueError, zlib.error) as error:
+        raise RecipeError(f"rounding: steps: found text that cannot be read ({error}), expected what quantize wrote") from None
+
+
 def to_json(plan: Plan) -> str:
     """Return the plan as readable JSON: a line for each field, also where that is a list of a thousand scales; defaults left out."""
     encode = json.JSONEncoder(default=asdict).encode
     told = {"version": plan.version, "target": plan.target, "provenance": plan.provenance}
     head = [f'"{name}": {encode(value)}' for name, value in told.items()]
-    entries, corrections = (",\n".join(_field_by_field(item, encode) for item in items) for items in (plan.entries, plan.corrections))
-    notes = ",\n".join("  " + encode(_told(note)) for note in plan.notes)
-    lists = [f'"{name}": [\n{text}\n]' for name, text in (("entries", entries), ("corrections", corrections), ("notes", notes))]
-    return "{\n" + ",\n".join([*head, *lists]) + "\n}\n"
+    lists = [(name, _field_by_field) for name in ("entries", "corrections", "scalings", "roundings")]
+    lists += [(name, _on_a_line) for name in ("steps", "notes")]
+    told_lists = [
+        f'"{name}": [\n{text}\n]'
+        for name, write in lists
+        if (text := ",\n".join(write(item, encode) for item in getattr(plan, name))) or name in ALWAYS_WRITTEN
+    ]
+    return "{\n" + ",\n".join([*head, *told_lists]) + "\n}\n"
 
 
-def _field_by_field(item: Entry | Correction, encode: Callable[[object], str]) -> str:
+def _on_a_line(item: Any, encode: Callable[[object], str]) -> str:
+    return "  " + encode(_told(item))
+
+
+def _field_by_field(item: Any, encode: Callable[[object], str]) -> str:
     return "  {\n" + ",\n".join(f'    "{name}": {encode(value)}' for name, value in _told(item).items()) + "\n  }"
 
 
-def _told(item: Entry | Correction | Note) -> dict[str, object]:
+def _told(item: Any) -> dict[str, object]:
     """The fields that are not at their defaults, as they are: a copy of each number would cost more than writing it."""
     told = ((field.name, getattr(item, field.name), field.default) for field in fields(item))
     return {name: value for name, value, default in told if value != default}
@@ -181,7 +304,7 @@ def from_json(text: str, *, source: str = "plan") -> Plan:
         ) from None
     if plan.version != VERSION:
         raise PlanError(f"{source}: version: found {plan.version}, expected {VERSION}; make the plan again with this zeropoint")
-    for kind, items in (("entries", plan.entries), ("corrections", plan.corrections)):
+    for kind, items in (("entries", plan.entries), ("corrections", plan.corrections), ("roundings", plan.roundings)):
         repeated = [tensor for tensor, times in Counter(item.tensor for item in items).items() if times > 1]
         if repeated:
             raise PlanError(f"{source}: {kind}: found {repeated[0]!r} more than once, expected each tensor once; remove the others")
@@ -205,6 +328,7 @@ def _completed(entry: Entry, source: str) -> Entry:
     where = f"{source}: entry {entry.tensor!r}"
     if entry.format not in FORMATS:
         raise PlanError(f"{where}: format: found {entry.format!r}, expected one of {', '.join(FORMATS)}")
+    _check_block(entry, where)
     from_range = _numbers_from_range(entry, where)
     if not entry.scale:
         if not from_range:
@@ -228,6 +352,22 @@ def _numbers_from_range(entry: Entry, where: str) -> tuple[tuple[float, ...], tu
         return numbers(qparams_from_range(*entry.range, spec=entry.spec))
     except RecipeError as error:
         raise PlanError(f"{where}: {error}") from None
+
+
+def _check_block(entry: Entry, where: str) -> None:
+    if entry.block is None and not entry.scale_shape:
+        return
+    if entry.role != "weight" or entry.axis is None or entry.block is None or entry.block < 1:
+        raise PlanError(
+            f"{where}: block: found {entry.block} in the role of {entry.role} with axis {entry.axis}, expected 1 or more, in a weight, and "
+            "the axis that its runs lie along; or leave out block and scale_shape"
+        )
+    rank = len(entry.scale_shape)
+    if not -rank <= entry.axis < rank or min(entry.scale_shape) < 1 or prod(entry.scale_shape) != len(entry.scale):
+        raise PlanError(
+            f"{where}: scale_shape: found {list(entry.scale_shape)} for {len(entry.scale)} scales and axis {entry.axis}, expected the "
+            "weight's shape with the number of blocks along that axis"
+        )
 
 
 def _check_numbers(entry: Entry, where: str) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from itertools import chain
 
@@ -13,12 +13,14 @@ import numpy.typing as npt
 
 from zeropoint.graph.initializers import constant_array
 from zeropoint.graph.model import Model, Value
+from zeropoint.graph.operators import weighted
+from zeropoint.graph.own_biases import MATRIX, bias_input
 from zeropoint.graph.sites import Placement, Site, WeightSite, WeightUse
 from zeropoint.notes import Note, counted
-from zeropoint.numerics.affine import SMALLEST_SCALE, qparams_from_range
+from zeropoint.numerics.affine import SMALLEST_SCALE, Range, qparams_from_range
 from zeropoint.numerics.decimals import shortest_decimals
-from zeropoint.numerics.formats import FORMATS
-from zeropoint.numerics.spec import PerChannel, PerTensor
+from zeropoint.numerics.formats import FORMATS, get_format
+from zeropoint.numerics.spec import Granularity, PerBlock, PerChannel, PerTensor, Spec
 from zeropoint.plan import Entry, Plan, numbers
 from zeropoint.recipe import Recipe
 from zeropoint.statistics.solvers import solve
@@ -31,17 +33,53 @@ PASSING = (None, Role.MOVES, Role.FUSES)  # roles of operators that compute noth
 LARGEST_BIAS_CODE = 2**30  # half of int32's range is left to the sum that the bias joins
 
 
-def make_plan(model: Model, placement: Placement, statistics: Mapping[str, TensorStatistic], target: Target, recipe: Recipe) -> Plan:
+@dataclass(frozen=True, slots=True, eq=False)
+class Limits:
+    """What is known of ranges beside statistics, by tensor. widths: shares of the solved range. bounds: beyond which nothing counts."""
+
+    widths: Mapping[str, float] = field(default_factory=dict)
+    bounds: Mapping[str, Range] = field(default_factory=dict)
+
+    def limited(self, tensors: Sequence[str], solved: Range, *, symmetric: bool) -> Range:
+        """Return the range of tensors that share one."""
+        width = max(self.widths.get(tensor, 1.0) for tensor in tensors)
+        lo, hi = solved.lo * width, solved.hi * width
+        if all(tensor in self.bounds for tensor in tensors):
+            least, most = min(self.bounds[tensor].lo for tensor in tensors), max(self.bounds[tensor].hi for tensor in tensors)
+            if symmetric and lo < 0.0:
+                most = max(-least, most)
+                least = -most
+            lo, hi = max(lo, min(least, 0.0)), min(hi, max(most, 0.0))
+        return Range(lo, hi)
+
+
+NO_LIMITS = Limits()
+
+
+def make_plan(
+    model: Model,
+    placement: Placement,
+    statistics: Mapping[str, TensorStatistic],
+    target: Target,
+    recipe: Recipe,
+    *,
+    limits: Limits = NO_LIMITS,
+) -> Plan:
     """Return the plan for the prepared `model`: ranges solved, weights measured, biases fitted to both."""
     sites, notes = _seen_sites(model, placement, statistics, target)
-    activations = _activation_entries(sites, statistics, target, recipe)
+    activations = _activation_entries(sites, statistics, target, recipe, limits)
     scales = {entry.tensor: entry.scale[0] for entry in activations}
     constants = model.graph.initializers
+    matmuls = {str(node.name) for node in model.graph if node.op_type == "MatMul"}
 
     def with_biases(site: WeightSite) -> list[Entry]:
-        biased = [use for use in site.uses if target.bias == "int32" and use.bias is not None]
-        floor = _smallest_scale(biased, constants, scales)
-        entry = _weight_entry(site, constant_array(constants[site.tensor]), floor, target, recipe)
+        weight = constant_array(constants[site.tensor])
+        granularity, note = _granularity(site, weight.shape, recipe, is_matmul=any(use.reader.node in matmuls for use in site.uses))
+        notes.extend(() if note is None else (note,))
+        has_codes = target.bias == "int32" and not isinstance(granularity, PerBlock)  # blocks have no one scale of their products
+        biased = [use for use in site.uses if has_codes and use.bias is not None]
+        spec = replace(target.weight, format=get_format(recipe.weight_format), granularity=granularity)
+        entry = _weight_entry(site, weight, _smallest_scale(biased, constants, scales), spec, recipe)
         biases = [_bias_entry(use, entry, scales[use.data], constant_array(constants[str(use.bias)]).ndim - 1) for use in biased]
         return [entry, *biases]
 
@@ -79,7 +117,9 @@ def _seen_sites(
     return [site for site in fed if site.readers], notes
 
 
-def _activation_entries(sites: list[Site], statistics: Mapping[str, TensorStatistic], target: Target, recipe: Recipe) -> list[Entry]:
+def _activation_entries(
+    sites: list[Site], statistics: Mapping[str, TensorStatistic], target: Target, recipe: Recipe, limits: Limits
+) -> list[Entry]:
     groups: dict[str, list[Site]] = defaultdict(list)
     for site in sites:
         groups[site.group].append(site)
@@ -88,7 +128,10 @@ def _activation_entries(sites: list[Site], statistics: Mapping[str, TensorStatis
         statistic = reduce(merge, (statistics[site.tensor] for site in together))
         spec = target.nonnegative_activation if statistic.minimum >= 0 else target.activation
         solution = solve(statistic, spec, recipe.solver)
-        scale, zero_point = numbers(qparams_from_range(solution.range.lo, solution.range.hi, spec=spec))
+        found = limits.limited([site.tensor for site in together], solution.range, symmetric=spec.symmetric)
+        before = solution.range
+        width = "" if found == before else f"; {(found.hi - found.lo) / (before.hi - before.lo):.0%} of that by what the outputs make of it"
+        scale, zero_point = numbers(qparams_from_range(found.lo, found.hi, spec=spec))
         return [
             Entry(
                 tensor=site.tensor,
@@ -96,11 +139,11 @@ def _activation_entries(sites: list[Site], statistics: Mapping[str, TensorStatis
                 format=spec.format.name,
                 symmetric=spec.symmetric,
                 narrow=spec.narrow,
-                range=(solution.range.lo, solution.range.hi),
+                range=(found.lo, found.hi),
                 scale=scale,
                 zero_point=zero_point,
                 solver=solution.solver,
-                reason=solution.reason,
+                reason=solution.reason + width,
                 group=site.group if len(together) > 1 else "",
                 readers=site.readers,
             )
@@ -110,17 +153,44 @@ def _activation_entries(sites: list[Site], statistics: Mapping[str, TensorStatis
     return list(chain(*map(solved, groups.values())))
 
 
-def _weight_entry(site: WeightSite, weight: npt.NDArray[np.float32], floor: Scale, target: Target, recipe: Recipe) -> Entry:
-    spec = target.weight.with_granularity(PerTensor() if site.axis is None else PerChannel(site.axis))
+def _granularity(site: WeightSite, shape: tuple[int, ...], recipe: Recipe, *, is_matmul: bool) -> tuple[Granularity, Note | None]:
+    """Return what of a weight shares a scale, and a note where that is not what was asked for."""
+    if site.axis is None or recipe.weight_granularity == "tensor":
+        channels: Granularity = PerTensor()
+    else:
+        channels = PerChannel(site.axis)
+    block = recipe.weight_block
+    if block is None or (site.summed is not None and site.axis is not None and shape[site.summed] == block and len(shape) == MATRIX):
+        return channels, None  # a single block is an output channel
+    if site.summed is None:
+        reason = "no axis holds its input channels for all who read it"
+    elif shape[site.summed] % block:
+        reason = f"it has {counted(shape[site.summed], 'input channel')}, and runtimes read whole blocks only"
+    elif is_matmul and recipe.weight_format == "int8":
+        reason = "ONNX Runtime, in which every result has to run, fuses int8 into a MatMul that refuses blocks; those of int4 it takes"
+    else:
+        return PerBlock(site.summed, block), None
+    scales = "one scale" if site.axis is None else "a scale for each output channel"
+    return channels, Note(site.tensor, f"{scales} and no blocks of {block}: {reason}")
+
+
+def _weight_entry(site: WeightSite, weight: npt.NDArray[np.float32], floor: Scale, spec: Spec, recipe: Recipe) -> Entry:
     lo, hi = weight_range(weight, spec, recipe.weight_solver)
     peak = np.maximum(-lo, hi)
     ordinary = np.median(peak[peak > 0]) if (peak > 0).any() else 1.0  # for dead channels: not a scale that their bias would drown in
     peak = np.where(peak > 0, peak, ordinary)
-    least = (floor.max() if site.axis is None else floor) * spec.qmax
+    least = (floor if isinstance(spec.granularity, PerChannel) else floor.max()) * spec.qmax
     raised = int((peak < least).sum())
     peak = np.maximum(peak, least)
-    scale, zero_point = numbers(qparams_from_range(-peak, peak, spec=spec))
-    reason = "one scale" if site.axis is None else f"{len(scale)} output channels"
+    qparams = qparams_from_range(-peak, peak, spec=spec)
+    scale, zero_point = numbers(qparams)
+    match spec.granularity:
+        case PerTensor():
+            reason = "one scale"
+        case PerChannel():
+            reason = f"{len(scale)} output channels"
+        case PerBlock(_, size):
+            reason = f"{len(scale)} blocks of {size} input channels"
     if raised:
         reason += f"; {counted(raised, 'scale')} raised so that the bias fits int32"
     return Entry(
@@ -129,7 +199,9 @@ def _weight_entry(site: WeightSite, weight: npt.NDArray[np.float32], floor: Scal
         format=spec.format.name,
         symmetric=True,
         narrow=spec.narrow,
-        axis=site.axis,
+        axis=None if isinstance(spec.granularity, PerTensor) else spec.granularity.axis,
+        block=spec.granularity.size if isinstance(spec.granularity, PerBlock) else None,
+        scale_shape=qparams.scale.shape if isinstance(spec.granularity, PerBlock) else (),
         scale=scale,
         zero_point=zero_point,
         solver=recipe.weight_solver,
@@ -140,22 +212,46 @@ def _weight_entry(site: WeightSite, weight: npt.NDArray[np.float32], floor: Scal
 
 def _smallest_scale(uses: list[WeightUse], constants: Mapping[str, Value], scales: Mapping[str, float]) -> Scale:
     """Per channel, the weight scale below which the bias, at scale input x weight, would overflow its int32 code, or that scale vanish."""
-    biases = [np.abs(constant_array(constants[str(use.bias)])).reshape(-1).astype(np.float64) for use in uses]
-    floors = [np.maximum(bias / LARGEST_BIAS_CODE, SMALLEST_SCALE) / scales[use.data] for bias, use in zip(biases, uses, strict=True)]
+    floors = [smallest_scale(constant_array(constants[str(use.bias)]), scales[use.data]) for use in uses]
     return np.asarray(reduce(np.maximum, floors) if floors else 0.0)
 
 
+def smallest_scale(bias: npt.NDArray[np.floating], data_scale: float) -> Scale:
+    """Return for each number of a bias the least scale of weights, float64 (channels,), by which the bias fits int32."""
+    return np.asarray(np.maximum(np.abs(bias).reshape(-1).astype(np.float64) / LARGEST_BIAS_CODE, SMALLEST_SCALE) / data_scale)
+
+
 def _bias_entry(use: WeightUse, weight: Entry, data_scale: float, axis: int) -> Entry:
-    scale = np.asarray(weight.scale) * data_scale
     return Entry(
         tensor=str(use.bias),
         role="bias",
         format=FORMATS["int32"].name,
         symmetric=True,
         axis=None if weight.axis is None else axis,
-        scale=shortest_decimals(scale.astype(np.float32)),
+        scale=_bias_scale(weight, data_scale),
         zero_point=(0,),
         solver="exact",
         reason="scale of the input x scale of the weight",
         readers=() if use.bias_reader is None else (use.bias_reader,),
     )
+
+
+def _bias_scale(weight: Entry, data_scale: float) -> tuple[float, ...]:
+    return shortest_decimals((np.asarray(weight.scale) * data_scale).astype(np.float32))
+
+
+def with_weight_scales(plan: Plan, model: Model, scales: Mapping[str, tuple[float, ...]], reason: str) -> Plan:
+    """Return `plan`, made for the prepared float `model`, with other `scales` of weights, and biases on the scales of the new products."""
+    found = {entry.tensor: entry for entry in plan.entries}
+    weights = {tensor: replace(found[tensor], scale=scale, reason=f"{found[tensor].reason}; {reason}") for tensor, scale in scales.items()}
+    changed = dict(weights)
+    for node in model.graph:
+        form = weighted(node)
+        added = None if form is None else bias_input(node, form)
+        if form is None or added is None:
+            continue
+        weight, data = (weights.get(str(node.inputs[form.weight].name)), found.get(str(node.inputs[form.data].name)))  # type: ignore[union-attr]
+        bias = found.get(str(added[0].inputs[added[1]].name))  # type: ignore[union-attr]
+        if weight is not None and data is not None and bias is not None and bias.role == "bias":
+            changed[bias.tensor] = replace(bias, scale=_bias_scale(weight, data.scale[0]))
+    return replace(plan, entries=tuple(changed.get(entry.tensor, entry) for entry in plan.entries))

@@ -14,7 +14,7 @@ from zeropoint.evaluate.fidelity import OutputFidelity
 from zeropoint.graph.model import Model
 from zeropoint.graph.store import save, write_text
 from zeropoint.notes import Note, counted
-from zeropoint.plan import Plan, to_json
+from zeropoint.plan import Plan, Step, to_json
 from zeropoint.runtime.onnxruntime import Session
 from zeropoint.targets import Target
 
@@ -65,13 +65,13 @@ class Result:
 
     @property
     def summary(self) -> str:
-        """The verdict, a table of what it cost and what it brought, and the next command; plain text."""
+        """The verdict, a table of what it cost and what it brought, and what each refinement did; plain text."""
         rows = [Row("", "float", "quantized", ""), *summary_rows(self.evidence)]
         widths = [max(len(cell) for cell in column) for column in zip(*map(_cells, rows), strict=True)]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(_cells(row), widths, strict=True)).rstrip() for row in rows]
-        return "\n".join(
-            [verdict(self), "", *lines, "", f"{counted(len(self.notes), 'note')} on what stayed in float and what to know: see .notes"]
-        )
+        steps = [*map(step_text, self.plan.steps), *([""] if self.plan.steps else [])]
+        notes = f"{counted(len(self.notes), 'note')} on what stayed in float and what to know: see .notes"
+        return "\n".join([verdict(self), "", *lines, "", *steps, notes])
 
     def next_command(self, path: str | Path) -> str:
         """Return the shell command that runs the file at `path` on the target."""
@@ -104,13 +104,22 @@ def verdict(result: Result) -> str:
     return f"{result.plan.target}: " + "; ".join(parts)
 
 
+def step_text(step: Step) -> str:
+    """Return in one line what a refinement brought."""
+    judges = f"on {counted(step.samples, 'calibration sample')} set aside"
+    return f"{step.name}: {step.before_db:.1f} -> {step.after_db:.1f} dB {judges}, {'kept' if step.kept else 'not kept'}"
+
+
 def bad_news(result: Result) -> list[str]:
     """Return what a user must not miss before using the model; empty where all is well."""
     evidence, target = result.evidence, result.plan.target
     news = []
     if evidence.findings:
         news.append(f"BREAKS RULES of {target} in {counted(len(evidence.findings), 'place')}")
-    if not evidence.coverage.quantized:
+    in_float = any(note.where == "weights" and note.kind == "warning" for note in result.notes)
+    if in_float:
+        news.append(f"NO INTEGER KERNEL of {target} takes these weights")
+    if not evidence.coverage.quantized and not in_float:
         found = f"none of {evidence.coverage.candidates} operators" if evidence.coverage.candidates else "no operator found"
         news.append(f"NOTHING QUANTIZED: {found} that {target} could compute in integers")
     if NOT_REAL in result.plan.provenance.calibration_data + evidence.evaluation_data:

@@ -47,7 +47,7 @@ def test_what_was_written_by_then_is_told(
 
 
 def test_same_command_goes_on_from_the_checkpoint(place: Place, zeropoint: Zeropoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    command = (*QUANTIZE, "--checkpoint", "few.stats")
+    command = (*QUANTIZE, "--effort", "fast", "--checkpoint", "few.stats")
     with monkeypatch.context() as patched:
         patched.setattr("zeropoint.evaluate.measure.compare_outputs", interrupt)
         run = zeropoint(*command)
@@ -58,7 +58,7 @@ def test_same_command_goes_on_from_the_checkpoint(place: Place, zeropoint: Zerop
     again = zeropoint(*command)
     assert (again.code, again.err) == (0, "")  # there is nothing left to calibrate
     resumed = Path("digits.int8.onnx").read_bytes()
-    assert zeropoint(*QUANTIZE, "--checkpoint", "another.stats").code == 0
+    assert zeropoint(*QUANTIZE, "--effort", "fast", "--checkpoint", "another.stats").code == 0
     assert resumed == Path("digits.int8.onnx").read_bytes()
 
 

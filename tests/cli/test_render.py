@@ -21,7 +21,7 @@ from zeropoint.evaluate.fidelity import OutputFidelity
 from zeropoint.evaluate.latency import Latency
 from zeropoint.graph.load import load
 from zeropoint.notes import Note
-from zeropoint.plan import Plan, Provenance
+from zeropoint.plan import Plan, Provenance, Step
 from zeropoint.result import Result
 from zeropoint.rules import Finding, Lint
 from zeropoint.targets import get_target
@@ -98,6 +98,32 @@ def test_result_is_a_verdict_a_table_and_the_next_command(screen: io.StringIO) -
         "wrote m.int8.onnx and m.int8.onnx.plan.json",
         "next: trtexec --onnx=m.int8.onnx --stronglyTyped --saveEngine=m.int8.engine",
     ]
+
+
+def test_refinements_stand_between_what_calibrated_and_what_judged(screen: io.StringIO) -> None:
+    plain = result()
+    steps = (
+        Step(name="smoothing", before_db=15.42, after_db=22.71, samples=32, kept=True, detail="2 tensors scaled"),
+        Step(name="[b]rounding", before_db=22.71, after_db=22.5, samples=1, kept=False),
+    )
+    render.show_result(replace(plain, plan=replace(plain.plan, steps=steps)), WRITTEN)
+    lines = screen.getvalue().splitlines()
+    start = lines.index("calibrated on 128 of 628 samples of photos")
+    assert lines[start + 1 : start + 4] == [
+        "smoothing: 15.4 -> 22.7 dB on 32 calibration samples set aside, kept",
+        "[b]rounding: 22.7 -> 22.5 dB on 1 calibration sample set aside, not kept",
+        "judged on 500 of 500 samples of photos",
+    ]
+
+
+def test_json_tells_what_each_refinement_brought() -> None:
+    plain = result()
+    step = Step(name="rounding", before_db=-math.inf, after_db=30.5, samples=32, kept=True, detail="7 weights")
+    document = render.result_document(replace(plain, plan=replace(plain.plan, steps=(step,))), WRITTEN)
+    json.dumps(document, allow_nan=False)
+    told = {"name": "rounding", "before_db": "-inf", "after_db": 30.5, "samples": 32, "kept": True, "detail": "7 weights"}
+    assert document["steps"] == [told]
+    assert render.result_document(plain, WRITTEN)["steps"] == []
 
 
 @pytest.mark.parametrize(

@@ -57,12 +57,13 @@ def test_command_and_function_give_the_same(solvable: Place, zeropoint: Zeropoin
     assert Path("own.onnx").read_bytes() == serialize(result.model)
     assert load_plan("own.onnx.plan.json") == result.plan
     document = json.loads(run.out)
-    assert list(document) == ["model", "plan", "target", "verdict", "evidence", "provenance", "notes", "next"]
+    assert list(document) == ["model", "plan", "target", "verdict", "evidence", "provenance", "steps", "notes", "next"]
     assert (document["model"], document["target"], document["provenance"]["solver"]) == ("own.onnx", target, "minmax")
 
 
 def test_solving_again_gives_what_quantizing_gave(place: Place, zeropoint: Zeropoint) -> None:
-    assert zeropoint(*QUANTIZE, "--no-evaluate", "--quiet", "--checkpoint", "own.stats", "-o", "first.onnx").code == 0
+    fast = ("--effort", "fast", "--no-evaluate", "--quiet")
+    assert zeropoint(*QUANTIZE, *fast, "--checkpoint", "own.stats", "-o", "first.onnx").code == 0
     assert zeropoint("solve", "own.stats", "digits.onnx", "-t", "tensorrt", "-o", "again.onnx", "--quiet").code == 0
     assert Path("again.onnx").read_bytes() == Path("first.onnx").read_bytes()
 
@@ -77,6 +78,8 @@ OPTIONS: dict[str, tuple[Sequence[str], str, Any]] = {
     "include": (("--include", "a*", "--include", "Conv"), "include", ["a*", "Conv"]),
     "exclude": (("--exclude", "b*"), "exclude", ["b*"]),
     "bias": (("--bias", "kept"), "bias", "kept"),
+    "weight-format": (("--weight-format", "int4"), "weight_format", "int4"),
+    "weight-granularity": (("--weight-granularity", "block:16"), "weight_granularity", "block:16"),
     "weight-storage": (("--weight-storage", "float"), "weight_storage", "float"),
 }
 

@@ -20,6 +20,7 @@ CHANNELS = 16
 SCALE = 0.0625
 ZERO = np.int8(0)
 INPUT = [1, CHANNELS, 8, 8]
+BLOCKS = {"axis": 0, "block_size": 32}
 
 
 @dataclass
@@ -185,9 +186,37 @@ def only_one_product_of_activations_quantized(net: Draft, broken: bool) -> str:
     return net.op("MatMul", moved, "x" if broken else net.pair("x"))
 
 
-def convolution_with_weight_only_codes(net: Draft, broken: bool) -> str:
-    weight = net.weight((CHANNELS, CHANNELS, 1, 1), ml_dtypes.int4)
-    return net.op("Conv", "x" if broken else net.pair("x"), weight)
+def four_bit_convolution(net: Draft, broken: bool) -> str:
+    return net.op("Conv", net.pair("x"), net.weight((CHANNELS, CHANNELS, 1, 1), ml_dtypes.int4 if broken else np.int8))
+
+
+def four_bits_beside_codes(net: Draft, broken: bool) -> str:
+    net.input_shape = [1, CHANNELS]
+    return net.op("MatMul", net.pair("x") if broken else "x", net.weight((CHANNELS, CHANNELS), ml_dtypes.int4))
+
+
+def an_odd_number_of_four_bits(net: Draft, broken: bool) -> str:
+    net.input_shape = [1, 17]
+    return net.op("Gemm", "x", net.weight((17 if broken else 18, 17), ml_dtypes.int4), transB=1)
+
+
+def byte_blocks(net: Draft, broken: bool) -> str:
+    scale = np.full((2, 32), SCALE)
+    return net.op(
+        "MatMul", "x" if not broken else net.pair("x"), net.weight((64, 32), np.int8 if broken else ml_dtypes.int4, scale, **BLOCKS)
+    )
+
+
+def part_of_a_block(net: Draft, broken: bool) -> str:
+    rows = 60 if broken else 64
+    net.input_shape = [1, rows]
+    return net.op("MatMul", "x", net.weight((rows, 32), ml_dtypes.int4, np.full((2, 32), SCALE), **BLOCKS))
+
+
+def part_of_a_block_counted_from_the_end(net: Draft, broken: bool) -> str:
+    rows = 60 if broken else 64
+    net.input_shape = [1, rows]
+    return net.op("MatMul", "x", net.weight((rows, 32), np.int8, np.full((2, 32), SCALE), axis=-2, block_size=32))
 
 
 def pair_before(op_type: str) -> Build:
@@ -344,7 +373,13 @@ CASES: list[tuple[str, str, Build]] = [
     ("both-operands", "tensorrt", only_weight_quantized),
     ("both-operands", "tensorrt", only_data_quantized),
     ("both-operands", "tensorrt", only_one_product_of_activations_quantized),
-    ("both-operands", "tensorrt", convolution_with_weight_only_codes),
+    ("four-bit-weights", "tensorrt", four_bit_convolution),
+    ("four-bit-weights", "tensorrt", four_bits_beside_codes),
+    ("four-bit-weights", "tensorrt", an_odd_number_of_four_bits),
+    ("block-scales", "tensorrt", byte_blocks),
+    ("whole-blocks", "tensorrt", part_of_a_block),
+    ("whole-blocks", "openvino", part_of_a_block),
+    ("whole-blocks", "openvino", part_of_a_block_counted_from_the_end),
     ("pair-after-activation", "tensorrt", pair_before("Relu")),
     ("pair-after-activation", "tensorrt", pair_before("HardSwish")),
     ("pair-after-activation", "tensorrt", pair_after_batch_normalization),
@@ -430,6 +465,26 @@ def test_network_is_quantized_where_it_has_codes(nodes: str, quantized: bool) ->
     given = "float s = {0.5}, bool c = {1}, int8[4] w = {1, 2, 3, 4}"
     model = load(onnx.parser.parse_model(f"{header} g (float[4] x) => (float[4] y) <{given}> {{ {nodes} }}"))
     assert lint_model(model, get_target("tensorrt")).quantized is quantized
+
+
+def test_four_bits_excuse_a_gemm_on_float_data_but_no_convolution() -> None:
+    net = Draft()
+    model = net.finish(net.op("Conv", "x", net.weight((CHANNELS, CHANNELS, 1, 1), ml_dtypes.int4)))
+    assert rules_broken(model, "tensorrt") == ["four-bit-weights", "both-operands"]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale", "attributes"),
+    [
+        pytest.param(ml_dtypes.int4, SCALE, {}, id="4 bits"),
+        pytest.param(np.int8, np.full((CHANNELS, 2, 1, 1), SCALE), {"axis": 1, "block_size": 8}, id="blocks"),
+    ],
+)
+def test_a_convolution_that_no_integer_kernel_takes_needs_nothing_around_it(dtype: Any, scale: Any, attributes: dict[str, int]) -> None:
+    net = Draft()
+    weight = net.weight((CHANNELS, CHANNELS, 1, 1), dtype, scale, **attributes)
+    model = net.finish(net.op("Conv", net.pair("x", np.uint8(3)), weight, net.constant(np.ones(CHANNELS, np.float32))))
+    assert rules_broken(model, "onnxruntime") == []
 
 
 def test_finding_says_what_where_and_what_to_do() -> None:

@@ -11,7 +11,7 @@ import typer
 from zeropoint import api
 from zeropoint.cli import options, render
 from zeropoint.cli.bars import progress
-from zeropoint.cli.destination import check_folder, destination
+from zeropoint.cli.destination import destination
 from zeropoint.cli.inspection import show_inspection
 from zeropoint.cli.interruption import interruptible
 from zeropoint.errors import RecipeError
@@ -56,8 +56,12 @@ def quantize(
     seed: options.Seed = 0,
     include: options.Include = None,
     exclude: options.Exclude = None,
+    weight_format: options.WeightFormat = "int8",
+    weight_granularity: options.WeightGranularity = "channel",
     bias: options.Bias = "corrected",
     weight_storage: options.WeightStorage = "integer",
+    effort: options.Effort = "balanced",
+    without: options.Without = None,
     plan: options.StartingPlan = None,
     workers: options.Workers = 1,
     memory_budget: options.MemoryBudget = None,
@@ -70,9 +74,7 @@ def quantize(
     quiet: options.Quiet = False,
 ) -> None:
     """Quantize MODEL for a target, judge the result, and write it with the plan behind it."""
-    file = destination(model, output, spared={"which --plan reads": plan, "which --checkpoint names": checkpoint})
-    if checkpoint is not None:
-        check_folder("--checkpoint", checkpoint)
+    file = destination(model, output, spared={"which --plan reads": plan}, checkpoint=checkpoint)
     with interruptible(writes=(file, plan_path(file)), checkpoint=checkpoint):
         with progress(shown=not (json or quiet)) as report:
             result = api.quantize(
@@ -85,8 +87,12 @@ def quantize(
                 batch_size=batch_size,
                 include=include or (),
                 exclude=exclude or (),
+                weight_format=weight_format,
+                weight_granularity=weight_granularity,
                 bias=bias,
                 weight_storage=weight_storage,
+                effort=effort,
+                without=without or (),
                 seed=seed,
                 plan=plan,
                 preprocess=preprocess,
@@ -112,6 +118,8 @@ def solve(
     weight_solver: options.WeightSolver = "mse",
     include: options.Include = None,
     exclude: options.Exclude = None,
+    weight_format: options.WeightFormat = "int8",
+    weight_granularity: options.WeightGranularity = "channel",
     bias: options.Bias = "corrected",
     weight_storage: options.WeightStorage = "integer",
     json: options.Json = False,
@@ -128,6 +136,8 @@ def solve(
             weight_solver=weight_solver,
             include=include or (),
             exclude=exclude or (),
+            weight_format=weight_format,
+            weight_granularity=weight_granularity,
             bias=bias,
             weight_storage=weight_storage,
         )

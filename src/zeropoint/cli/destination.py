@@ -10,10 +10,10 @@ from zeropoint.errors import RecipeError
 from zeropoint.result import plan_path
 
 
-def destination(model: Path, output: Path | None, *, spared: Mapping[str, Path | None]) -> Path:
+def destination(model: Path, output: Path | None, *, spared: Mapping[str, Path | None], checkpoint: Path | None = None) -> Path:
     """Return the file to write: `output`, or NAME.int8.onnx here; neither it nor its plan takes the place of a file in `spared`.
 
-    spared: files that the command was given, by what they are to it ("which --plan reads").
+    spared: files that the command was given, by what they are to it ("which --plan reads"). checkpoint: another, which is written too.
 
     Raises:
         RecipeError: it cannot be written, or something would be lost by it.
@@ -25,9 +25,11 @@ def destination(model: Path, output: Path | None, *, spared: Mapping[str, Path |
         raise RecipeError(f"--output: found the folder {file}, expected the name of the file to write; add one, as in model.int8.onnx")
     check_folder("--output", file)
     for written, what in ((file, str(file)), (plan_path(file), f"the plan of {file}")):
-        for role, path in spared.items():
+        for role, path in {**spared, "which --checkpoint names": checkpoint}.items():
             if path is not None and _same(written, path):
                 raise RecipeError(f"--output: {what} would be written over {path}, {role}; name another file")
+    if checkpoint is not None:
+        check_folder("--checkpoint", checkpoint)
     return file
 
 

@@ -46,8 +46,17 @@ BatchSize = Annotated[int, option("N", "How many make a batch, where the batch a
 Seed = Annotated[int, option("N", "Of random data.", panel=TUNING)]
 Include = Annotated[list[str] | None, option("PATTERN", "Quantize nodes of this name or type that the target holds back.", panel=TUNING)]
 Exclude = Annotated[list[str] | None, option("PATTERN", "Leave nodes of this name or type in float.", panel=TUNING)]
+WeightFormat = Annotated[
+    Literal["int8", "int4"], option("FORMAT", "Of codes of weights: int8, or int4, smaller but in no integer kernel.", panel=TUNING)
+]
+WeightGranularity = Annotated[str, option("WHAT", "What of a weight shares a scale: channel, tensor or block:32.", panel=TUNING)]
 Bias = Annotated[Literal["corrected", "kept"], option("HOW", "corrected for the mean error of the rounded weights, or kept.", panel=TUNING)]
 WeightStorage = Annotated[Literal["integer", "float"], option("HOW", "integer, or float: behind a Q/DQ pair.", panel=TUNING)]
+Effort = Annotated[
+    Literal["fast", "balanced", "best"],
+    option("HOW", "Time to refine what calibration found: fast (none), balanced or best (minutes).", panel=TUNING),
+]
+Without = Annotated[list[str] | None, option("NAME", "Leave out this refinement: smoothing or rounding.", panel=TUNING)]
 StartingPlan = Annotated[Path | None, option("FILE", "Start from this plan instead of calibrating.", panel=TUNING)]
 
 # how calibration runs

@@ -19,7 +19,7 @@ from rich.text import Text
 from zeropoint.api import quantize
 from zeropoint.errors import ZeropointError
 from zeropoint.notes import Note, counted
-from zeropoint.result import Result, bad_news, summary_rows, verdict
+from zeropoint.result import Result, bad_news, step_text, summary_rows, verdict
 from zeropoint.rules import Lint
 
 MOST_NOTES = 12
@@ -41,7 +41,7 @@ def _with_option(message: str) -> str:
 
 
 def show_result(result: Result, written: Sequence[Path]) -> None:
-    """Print the verdict, one table, what stayed in float, and the next command."""
+    """Print the verdict, one table, what each refinement did, what stayed in float, and the next command."""
     console.print(Text(verdict(result), style="bold red" if bad_news(result) else "bold green"), soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for header, justify in (("", "left"), ("float", "right"), ("quantized", "right"), ("", "left")):
@@ -51,6 +51,8 @@ def show_result(result: Result, written: Sequence[Path]) -> None:
     console.print(table)
     if result.plan.provenance.calibration_data:
         console.print(Text(f"calibrated on {result.plan.provenance.calibration_data}"), soft_wrap=True)
+    for step in result.plan.steps:
+        console.print(Text(step_text(step)), soft_wrap=True)
     if result.evidence.evaluation_data:
         console.print(Text(f"judged on {result.evidence.evaluation_data}"), soft_wrap=True)
     show_notes(result.notes, rest=f"see {written[1]}")
@@ -108,6 +110,7 @@ def result_document(result: Result, written: Sequence[Path]) -> dict[str, Any]:
         "verdict": verdict(result),
         "evidence": document(result.evidence),
         "provenance": document(result.plan.provenance),
+        "steps": [document(step) for step in result.plan.steps],
         "notes": [document(note) for note in result.notes],
         "next": result.next_command(written[0]),
     }

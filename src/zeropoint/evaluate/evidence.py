@@ -44,10 +44,21 @@ class Evidence:
         return self.quantized_bytes / self.float_bytes
 
 
-def coverage(model: Model, plan: Plan, target: Target) -> Coverage:
-    """Count the operators of the prepared float `model` that `plan` computes in integers, and those that it says could be but are not."""
+def coverage(model: Model, plan: Plan, target: Target, *, floats: Set[str] = frozenset()) -> Coverage:
+    """Count the operators of the prepared float `model` that `plan` computes in integers, and those that it says could be but are not.
+
+    floats: operators that read codes which no integer kernel takes; an Add that a convolution takes in is computed as that is.
+    """
     reading = {reader.node for entry in plan.entries for reader in entry.readers}
-    return count_coverage(model, target, reading=reading, notes=plan.notes)
+    counted = count_coverage(model, target, reading=reading, notes=plan.notes)
+    left = {note.where for note in plan.notes if note.kind == "float"}
+    taken_in = {
+        str(node.name)
+        for node in model.graph
+        if target.operators.get(node.op_type) is Role.RESIDUAL
+        and any(str(producer.name) in floats for value in node.inputs if value is not None and (producer := value.producer()) is not None)
+    }
+    return Coverage(counted.quantized - len(((floats | taken_in) & reading) - left), counted.candidates)
 
 
 def count_coverage(model: Model, target: Target, *, reading: Set[str], notes: Iterable[Note]) -> Coverage:

@@ -10,6 +10,7 @@ from zeropoint.data import Feed, Samples, feed_count, feeds
 from zeropoint.errors import ModelError
 from zeropoint.evaluate.evidence import Evidence, coverage
 from zeropoint.evaluate.fidelity import Labels, OutputFidelity, compare_outputs
+from zeropoint.evaluate.float_weights import float_operators, note_on_float_operators
 from zeropoint.evaluate.latency import Latency, compare_latency
 from zeropoint.graph.load import Source, given_size, load
 from zeropoint.graph.model import Model
@@ -55,11 +56,13 @@ def measure(candidate: Candidate, target: Target, judges: Samples | None, *, lab
     judged = _judge(candidate, target, judges, labels=labels, progress=progress) if judges is not None else NOT_JUDGED
     notes = list(judged.notes)
     findings = lint_model(quantized, target).findings
+    floats = float_operators(quantized)
+    notes += note_on_float_operators(floats, target)
     notes += [Note(finding.node, f"breaks {finding.rule}: {finding.message}; {finding.remedy}") for finding in findings]
     return Evidence(
         float_bytes=given_size(candidate.original),
         quantized_bytes=serialized_size(quantized),
-        coverage=coverage(candidate.prepared, candidate.plan, target),
+        coverage=coverage(candidate.prepared, candidate.plan, target, floats=floats.keys()),
         fidelity=judged.fidelity,
         latency=judged.latency,
         evaluation_data=judges.description if judges is not None else "",

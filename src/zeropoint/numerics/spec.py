@@ -33,6 +33,7 @@ class PerBlock:
 
 
 Granularity = PerTensor | PerChannel | PerBlock
+OPSETS: dict[type[Granularity], int] = {PerTensor: 10, PerChannel: 13, PerBlock: 21}  # the first that have it
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,11 @@ class Spec:
     def qmax(self) -> int:
         """The largest code that may be used."""
         return self.format.qmax
+
+    @property
+    def opset(self) -> int:
+        """The first opset whose DequantizeLinear reads such codes."""
+        return max(self.format.opset, OPSETS[type(self.granularity)])
 
     def with_granularity(self, granularity: Granularity) -> Spec:
         """Return the same intent at another granularity."""

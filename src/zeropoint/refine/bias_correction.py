@@ -17,7 +17,7 @@ import numpy.typing as npt
 from zeropoint.graph.facts import Facts
 from zeropoint.graph.initializers import constant_array
 from zeropoint.graph.model import Model, Node, Value
-from zeropoint.graph.operators import int_attribute, is_constant, strides
+from zeropoint.graph.operators import int_attribute, ints_attribute, is_constant
 from zeropoint.graph.own_biases import added_constant, has_own_bias
 from zeropoint.graph.sites import Placement
 from zeropoint.notes import Note
@@ -44,7 +44,7 @@ def correct_biases(
     weights = {reader.node: entry for entry in plan.entries if entry.role == "weight" for reader in entry.readers}
     corrections, notes = [], []
     for node in [node for node in model.graph if str(node.name) in weights]:
-        bias, sums = _bias(node), channels.get(_channels_of(node))
+        bias, sums = own_bias(node), channels.get(_channels_of(node))
         reason = _why_not(node) or ("" if sums is not None and sums.rows else "an input whose means are not known")
         if reason or sums is None:
             notes.append(_uncorrected(node, reason))
@@ -81,8 +81,8 @@ def _why_not(node: Node) -> str:
     return "its data transposed" if int_attribute(node, "transA", 0) else ""
 
 
-def _bias(node: Node) -> Value | None:
-    """The constant that is added to the output of `node` and to nothing else: its own bias, or that of the Add behind a MatMul."""
+def own_bias(node: Node) -> Value | None:
+    """Return the constant that is added to the output of `node` and to nothing else: its own bias, or that of the Add behind a MatMul."""
     if node.op_type != "MatMul":
         return node.inputs[2] if has_own_bias(node) else None
     added = added_constant(node)
@@ -102,7 +102,7 @@ def mean_response(node: Node, weight: Array64, means: Array64) -> Array64:
             return np.asarray(np.einsum("goi,gi->go", taps.reshape(groups, -1, taps.shape[1]), per_group).reshape(-1))
         case "ConvTranspose":  # (inputs, outputs / groups, ...): each output meets one tap in so many as the strides' product
             response = np.einsum("gio,gi->go", taps.reshape(groups, -1, taps.shape[1]), per_group).reshape(-1)
-            return np.asarray(response / math.prod(strides(node)))
+            return np.asarray(response / math.prod(ints_attribute(node, "strides")))
         case "Gemm":
             return np.asarray(means @ (weight.T if int_attribute(node, "transB", 0) else weight))
         case _:

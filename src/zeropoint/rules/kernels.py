@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
 
 from zeropoint.rules.finding import Fault
 from zeropoint.rules.network import DEFAULT_DOMAINS, Network, Operator, Tensor
-from zeropoint.rules.pairs import fuses, is_quantize, reads_activation, reads_codes, scale_values
+from zeropoint.rules.numbers import FOUR_BITS
+from zeropoint.rules.pairs import fuses, is_quantize, is_weighted, read_coding, reads_activation, reads_codes, scale_values
 from zeropoint.targets import Target
 
 WHOLE_MODEL = "model"
@@ -50,7 +52,7 @@ def check_no_integer_operators(network: Network, target: Target) -> Iterator[Fau
 
 
 def check_convolution_output(network: Network, target: Target) -> Iterator[Fault]:
-    """Find convolutions that read codes but whose output is also read as float, so that they run in float."""
+    """Find convolutions that read codes but whose output is also read as float, so that they run in float although they need not."""
     for operator in network.operators:
         if not _multiplies_codes(network, operator, ("Conv",)):
             continue
@@ -72,9 +74,34 @@ def check_convolution_bias(network: Network, target: Target) -> Iterator[Fault]:
 
 
 def _multiplies_codes(network: Network, operator: Operator, op_types: tuple[str, ...]) -> bool:
+    """Whether an integer kernel could take the operator's operands: no kernel takes weights of 4 bits, or with a scale for each block."""
     if operator.op_type not in op_types or not operator.is_standard or not operator.outputs:
         return False
-    return reads_activation(network, operator, 0) is not None and reads_codes(network, operator, 1) is not None
+    weight = reads_codes(network, operator, 1)
+    if weight is None or reads_activation(network, operator, 0) is None:
+        return False
+    coding = read_coding(network, weight)
+    return coding.format not in FOUR_BITS and coding.block_size == 0
+
+
+def check_four_bit_weights(network: Network, target: Target) -> Iterator[Fault]:
+    """Find 4-bit weights where TensorRT has no kernel for them: in convolutions, beside codes, or of an odd number of elements."""
+    for operator in filter(is_weighted, network.operators):
+        weight = reads_codes(network, operator, 1)
+        coding = read_coding(network, weight) if weight is not None else None
+        if coding is None or not coding.of_weight or coding.format not in FOUR_BITS:
+            continue
+        shape = coding.data.shape if coding.data is not None else None
+        if operator.op_type in ("Conv", "ConvTranspose"):
+            problem = "convolutions have no kernel for them"
+        elif reads_activation(network, operator, 0) is not None:
+            problem = "they are multiplied by float data, and here are codes"
+        elif shape is not None and None not in shape and math.prod(size or 0 for size in shape) % 2:
+            problem = "their number is odd"
+        else:
+            continue
+        message = f"this {operator.op_type} has {coding.format} weights: {problem}"
+        yield Fault(operator.name, message, "take weights of 8 bits there, or leave its data in float")
 
 
 def _float_reader(network: Network, tensor: Tensor, target: Target) -> str:

@@ -14,6 +14,7 @@ from zeropoint.targets import Target
 TENSORRT_ACTIVATIONS = frozenset({"int8", "float8e4m3fn", "float4e2m1"})
 TENSORRT_WEIGHTS = TENSORRT_ACTIVATIONS | {"int4"}
 FOUR_BITS = frozenset({"int4", "uint4"})
+TENSORRT_BLOCKS = frozenset({"int4", "float8e4m3fn", "float4e2m1"})
 
 
 def check_signed_codes(network: Network, target: Target) -> Iterator[Fault]:
@@ -105,6 +106,26 @@ def check_weight_format(network: Network, target: Target) -> Iterator[Fault]:
         if coding.of_weight and coding.format and coding.format not in allowed and _meets_data(network, coding):
             message = f"the weight {_what(coding)} has {coding.format} codes, expected {target.weight.format.name}"
             yield _fault(coding, message, f"quantize for {target.runs_on}")
+
+
+def check_block_scales(network: Network, target: Target) -> Iterator[Fault]:
+    """Find scales per block beside codes for which TensorRT reads one for a tensor or a channel."""
+    for coding in codings(network):
+        if coding.block_size > 0 and coding.format and coding.format not in TENSORRT_BLOCKS:
+            message = f"{_what(coding)} has {coding.format} codes with a scale for each block of {coding.block_size}"
+            yield _fault(coding, message, "give it a scale for each output channel")
+
+
+def check_whole_blocks(network: Network, target: Target) -> Iterator[Fault]:
+    """Find blocks that do not divide their axis."""
+    for coding in codings(network):
+        shape = coding.data.shape if coding.data is not None else None
+        if coding.block_size <= 0 or shape is None or not -len(shape) <= coding.axis < len(shape):
+            continue
+        size = shape[coding.axis]
+        if size is not None and size % coding.block_size:
+            message = f"{_what(coding)} has {size} elements along axis {coding.axis}, in blocks of {coding.block_size}"
+            yield _fault(coding, message, "take a block size that divides the axis, or a scale for each output channel")
 
 
 def _meets_data(network: Network, coding: Coding) -> bool:

@@ -55,6 +55,7 @@ ONNXRUNTIME = Target(
     codes_everywhere=True,
     left_weights=False,
     clips_anywhere=False,
+    float_weights="ONNX Runtime makes floats of them at each run, and multiplies those: the file is smaller, but not faster",
     lint=(
         "opset",
         "scale-values",

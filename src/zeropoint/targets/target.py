@@ -37,6 +37,8 @@ class Target:
     clips_anywhere: whether a Clip fuses whatever its bounds are; otherwise only where the lower one is 0, where rounding the zero point
         cannot move the range of the codes past it.
     machines: the values of platform.machine() on which a latency measured there speaks for the target; () for any.
+    float_weights: what becomes of the weights that no integer kernel takes beside quantized activations: those with 4-bit codes, or with a
+        scale for each block of input channels.
     lint: names of the rules in zeropoint.rules that a file for this target must keep.
     next_command: runs {model} on the target; {stem} is its path without suffix; both come quoted for a shell.
     """
@@ -55,6 +57,7 @@ class Target:
     depthwise_stem: bool = True
     left_weights: bool = True
     clips_anywhere: bool = True
+    float_weights: str
     lint: tuple[str, ...]
     runtime: str
     machines: tuple[str, ...] = ()

@@ -57,6 +57,10 @@ TENSORRT = Target(
     min_channels=16,
     # Behind a float stem it has too little arithmetic to pay for the conversion, and in mobile networks the most to lose by it.
     depthwise_stem=False,
+    float_weights=(
+        "TensorRT takes such weights in a Gemm or MatMul of float data at most, and builds no engine from this file: it tells what they "
+        "cost in accuracy, and is for other runtimes"
+    ),
     lint=(
         "opset",
         "default-domain",
@@ -67,6 +71,9 @@ TENSORRT = Target(
         "scale-values",
         "scale-shape",
         "one-activation-scale",
+        "four-bit-weights",
+        "block-scales",
+        "whole-blocks",
         "both-operands",
         "pair-after-activation",
         "residual-skip-only",

@@ -1,0 +1,221 @@
+"""Refine a plan, and keep of that only what brings the outputs closer to the float network's on samples that it was not fitted on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from zeropoint.data import Feed, Samples, batches
+from zeropoint.data.split import spread
+from zeropoint.decide import Observed, Task, decide, observe_again
+from zeropoint.graph.materialize import materialize
+from zeropoint.graph.model import Model
+from zeropoint.graph.scalable import find_scalable
+from zeropoint.graph.scaling import Scalable, apply_scalings
+from zeropoint.graph.sources import sources
+from zeropoint.graph.taps import Taps, tap
+from zeropoint.notes import Note
+from zeropoint.plan import Plan, Scaling, Step, Tied
+from zeropoint.planner import Limits
+from zeropoint.refine.probe import Probe
+from zeropoint.refine.smoothing import Extremes, channel_extremes, sites_to_probe, smooth, wider
+from zeropoint.refine.sweep import sweep, with_swept
+from zeropoint.refine.trial import Outputs, decibels, outputs_of, relative_errors
+
+Errors = npt.NDArray[np.float64]  # of each sample
+FEWEST = 8  # feeds, below which nothing can be fitted to some and tried out on others
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """What an effort buys.
+
+    probed, observed, checked, swept: how many samples ranges are probed on, and so on; batches where the network takes no single ones.
+    What is checked on is not fitted to. rounded: the formats of weights whose codes are chosen anew.
+    """
+
+    refinements: tuple[str, ...]
+    probed: int = 6
+    observed: int = 64
+    checked: int = 32
+    swept: int = 64
+    rounded: frozenset[str] = frozenset({"int4"})  # to 8 bits the nearest codes do little harm
+    thorough: bool = False
+
+
+EFFORTS: Mapping[str, Effort] = {
+    "fast": Effort(refinements=()),
+    "balanced": Effort(refinements=("smoothing", "rounding")),
+    "best": Effort(
+        refinements=("smoothing", "rounding"), probed=16, observed=96, swept=96, rounded=frozenset({"int4", "int8"}), thorough=True
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Work:
+    """What every refinement is given: samples to fit to, what for, and how hard to try."""
+
+    samples: Samples
+    task: Task
+    effort: Effort
+
+    def feeds(self, count: int) -> list[Feed]:
+        """Read `count` samples, evenly spread, each a feed of its own; or batches, where the network takes no other."""
+        return _read(self.samples, spread(len(batches(self.samples, 1)), count))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class State:
+    """How far the refinements have come. network: the float one with the plan's scalings; observed: what was seen in that."""
+
+    plan: Plan
+    network: Model
+    observed: Observed
+    detail: str = ""
+
+
+Refinement = Callable[[Work, State], State | None]
+
+
+def improve(network: Model, observed: Observed, plan: Plan, samples: Samples, task: Task) -> Plan:
+    """Return `plan` for the prepared `network` as far as the recipe's effort gets it, and without what it leaves out.
+
+    samples: those of the calibration. A part of them is set aside, to which nothing is fitted: a refinement by which the outputs
+    are not closer to the float network's there is not kept.
+
+    Raises:
+        ModelError: the network cannot be run in pieces.
+        DataError: a sample cannot be read.
+    """
+    effort = EFFORTS[task.recipe.effort]
+    names = [name for name in effort.refinements if name not in task.recipe.without]
+    if not names or not plan.entries:
+        return plan
+    divided = batches(samples, 1)
+    if len(divided) < FEWEST:
+        what = "samples" if divided.size == 1 else f"batches of {divided.size}"
+        reason = f"no refinement was tried: found {len(divided)} {what}, expected at least {FEWEST}, to fit to some and judge by others"
+        return replace(plan, notes=(*plan.notes, Note("effort", reason)))
+    aside = spread(len(divided), min(effort.checked, len(divided) // 4))
+    work = Work(_of_feeds(samples, [i for i in range(len(divided)) if i not in aside]), task, effort)
+    checks = _read(samples, aside)
+    floats = outputs_of(network, checks)
+    state, steps = State(plan, network, observed), []
+    errors = _errors(network, plan, checks, floats)
+    for name in names:
+        tried = REFINEMENTS[name](work, state)
+        if tried is None:
+            continue
+        found = _errors(network, tried.plan, checks, floats)
+        kept = is_lower(found, errors)
+        judges = len(aside) * divided.size
+        steps.append(Step(name=name, before_db=_told(errors), after_db=_told(found), samples=judges, kept=kept, detail=tried.detail))
+        if kept:
+            state, errors = tried, found
+    return replace(state.plan, steps=tuple(steps))
+
+
+def _of_feeds(samples: Samples, numbers: Iterable[int]) -> Samples:
+    """Choose the samples of some of the feeds that `batches(samples, 1)` gives, by number."""
+    size = batches(samples, 1).size
+    return samples.select([position for number in numbers for position in range(number * size, (number + 1) * size)])
+
+
+def _read(samples: Samples, numbers: Iterable[int]) -> list[Feed]:
+    """Read some of the feeds that `batches(samples, 1)` gives."""
+    return [feed for block in batches(_of_feeds(samples, numbers), 1) for feed in block]
+
+
+def is_lower(found: Errors, known: Errors) -> bool:
+    """Say whether the errors of samples fell on average, and by more than chance would let them: by two standard errors of their ratio."""
+    if not found.mean() < known.mean():
+        return False
+    smallest = np.finfo(np.float64).tiny
+    change = np.log(np.maximum(found, smallest) / np.maximum(known, smallest))
+    return bool(change.mean() < -2.0 * change.std() / math.sqrt(len(change)))
+
+
+def _told(errors: Errors) -> float:
+    return round(min(decibels(float(errors.mean())), 999.0), 2)
+
+
+def _errors(network: Model, plan: Plan, feeds: list[Feed], floats: list[Outputs]) -> Errors:
+    return relative_errors(floats, outputs_of(materialize(network, plan), feeds))
+
+
+def _smoothing(work: Work, state: State) -> State | None:
+    facts, plan = state.observed.facts, state.plan
+    feeds = work.feeds(work.effort.probed)
+    entries = sites_to_probe(state.network, plan)
+    sites = {tensor: entries[tensor].readers for tensor in _finite(state, [*entries])}
+    probe = Probe(state.network, sites, feeds, outputs_of(state.network, feeds))
+
+    def extremes(ties: Mapping[str, tuple[Scalable, Tied]]) -> dict[str, Extremes]:
+        session = tap(state.network, Taps(tuple(ties)), facts).open()
+        known: dict[str, Extremes] = {}
+        for feed in work.feeds(work.effort.observed) if ties else ():
+            for tensor, array in session.run(feed).tensors.items():
+                scalable, tied = ties[tensor]
+                known[tensor] = wider(known.get(tensor), channel_extremes(tied, scalable.channels, array))
+        return known
+
+    found = smooth(
+        state.network,
+        plan,
+        find_scalable(state.network, facts),
+        probe,
+        extremes=extremes,
+        solver=work.task.recipe.solver,
+        tick=lambda done, total: work.task.progress("smoothing", done, total),
+    )
+    if not found.scalings and not found.widths:
+        return None
+    network = state.network.clone()
+    apply_scalings(network, found.scalings)
+    free = {tied.tensor for scaling in found.scalings if scaling.free for tied in scaling.tied}
+    observed = observe_again(network, free, work.samples, state.observed, work.task)
+    names = _new_names(found.scalings, network)
+    widths, bounds = ({names.get(tensor, tensor): item for tensor, item in items.items()} for items in (found.widths, found.bounds))
+    decided = decide(network, observed, work.task.target, work.task.recipe, limits=Limits(widths, bounds))  # type: ignore[arg-type]
+    detail = f"{len(found.scalings)} tensors scaled, {len(found.widths)} ranges narrowed"
+    return State(replace(decided, scalings=(*plan.scalings, *found.scalings)), network, observed, detail)
+
+
+def _finite(state: State, tensors: Sequence[str]) -> list[str]:
+    """Return those of `tensors` in which no NaN or infinity was seen, for which there are no codes."""
+    seen = state.observed.statistics.tensors
+    origins = sources(state.network, [*seen, *tensors])
+    met = {tensor: [seen[name] for name in ((tensor,) if tensor in seen else origins[tensor]) if name in seen] for tensor in tensors}
+    return [tensor for tensor in tensors if not any(one.nan_count or one.inf_count for one in met[tensor])]
+
+
+def _new_names(scalings: Sequence[Scaling], scaled: Model) -> dict[str, str]:
+    """Return what the readers of tensors that stand on branches now read instead."""
+    readers = [(scaling.tied[0].tensor, scaling.readers[0]) for scaling in scalings if not scaling.free]
+    nodes = {str(node.name): node for node in scaled.graph}
+    return {tensor: str(nodes[reader.node].inputs[reader.input].name) for tensor, reader in readers}  # type: ignore[union-attr]
+
+
+def _rounding(work: Work, state: State) -> State | None:
+    if work.task.recipe.weight_format not in work.effort.rounded:
+        return None
+    plan = replace(state.plan, scalings=())  # which the network has
+    swept = sweep(
+        state.network,
+        plan,
+        work.feeds(work.effort.swept),
+        thorough=work.effort.thorough,
+        corrects=work.task.recipe.bias == "corrected",
+        tick=lambda done, total: work.task.progress("rounding", done, total),
+    )
+    refined = with_swept(state.plan, state.network, swept)
+    detail = f"{len(refined.roundings)} weights, {len(swept.scales)} of them on other scales"
+    return replace(state, plan=refined, detail=detail)
+
+
+REFINEMENTS: Mapping[str, Refinement] = {"smoothing": _smoothing, "rounding": _rounding}

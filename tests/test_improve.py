@@ -1,0 +1,191 @@
+"""Refinements end to end: what they find in networks that are made to need them, and that nothing is kept that does not help."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from tests.graph.networks import Array, network
+
+from zeropoint import api, improve
+from zeropoint.graph.store import serialize
+from zeropoint.improve import EFFORTS, REFINEMENTS, is_lower
+from zeropoint.plan import Step, from_json, to_json
+from zeropoint.result import Result
+
+WIDTH, TOKENS = 32, 6
+RNG = np.random.default_rng(0)
+WEIGHTS = {"w": (WIDTH, WIDTH), "b": (WIDTH,), "v": (WIDTH, WIDTH), "c": (WIDTH,), "e": np.float32(1e-5)}
+NORMAL = "n = LayerNormalization(x, g, h) a = MatMul(n, w) s = Add(a, b) r = Relu(s) m = MatMul(r, v) y = Add(m, c)"
+
+
+def outlier_channels() -> onnx.ModelProto:
+    """A network whose normalization makes three channels 40 times as large as the others, which the weights behind it take back."""
+    gain = np.ones(WIDTH, np.float32)
+    gain[[3, 17, 29]] = 40.0
+    w = np.random.default_rng(1).normal(0.0, 0.3, (WIDTH, WIDTH)).astype(np.float32) / gain[:, None]
+    return network(
+        NORMAL, inputs=f"float[N,{TOKENS},{WIDTH}] x", weights={**WEIGHTS, "g": gain, "h": np.zeros(WIDTH, np.float32), "w": w}, opset=17
+    )
+
+
+def huge_tokens() -> tuple[onnx.ModelProto, Array]:
+    """A network that normalizes each token, and data in which the first token of each sample is 60 times as large as the others."""
+    body = "a = MatMul(x, w) n = LayerNormalization(a, g, h) m = MatMul(n, v) y = Add(m, c)"
+    given = {**WEIGHTS, "g": np.ones(WIDTH, np.float32), "h": np.zeros(WIDTH, np.float32)}
+    data = tokens(1)
+    data[:, 0] *= 60.0
+    return network(body, inputs=f"float[N,{TOKENS},{WIDTH}] x", weights=given, opset=17), data
+
+
+def tokens(seed: int, count: int = 48) -> Array:
+    return np.random.default_rng(seed).normal(0.0, 1.0, (count, TOKENS, WIDTH)).astype(np.float32)
+
+
+def quantized(model: onnx.ModelProto, data: Array, **given: Any) -> Result:
+    options: dict[str, Any] = {"target": "tensorrt", "samples": 48, "eval_data": tokens(7), **given}
+    return api.quantize(model, data=data, **options)
+
+
+def decibels(result: Result) -> float:
+    return result.evidence.fidelity[0].sqnr_db
+
+
+def test_outlier_channels_are_smoothed() -> None:
+    model, data = outlier_channels(), tokens(1)
+    plain, refined = quantized(model, data, effort="fast"), quantized(model, data)
+    assert decibels(refined) > decibels(plain) + 6.0
+    [step] = refined.plan.steps
+    assert (step.name, step.kept) == ("smoothing", True)
+    assert step.after_db > step.before_db + 6.0
+    scaling = next(scaling for scaling in refined.plan.scalings if scaling.tied[0].tensor == "n")
+    assert {*np.argsort(scaling.factors)[-3:].tolist()} == {3, 17, 29}
+
+
+def test_what_a_normalization_takes_away_is_clipped() -> None:
+    model, data = huge_tokens()
+    judges = tokens(7)
+    judges[:, 0] *= 60.0
+    plain, refined = (quantized(model, data, effort=effort, eval_data=judges) for effort in ("fast", "balanced"))
+    assert decibels(refined) > decibels(plain) + 3.0
+    changed = refined.plan.entry("x" if "x" in refined.plan.tensors else "x/scaled")
+    assert changed.range[1] < 0.6 * plain.plan.entry("x").range[1]
+    assert "by what the outputs make of it" in changed.reason or refined.plan.scalings
+
+
+@pytest.mark.parametrize("effort", ["balanced", "best"])
+def test_a_plan_alone_gives_the_same_bytes(effort: str) -> None:
+    model, data = outlier_channels(), tokens(1)
+    refined = quantized(model, data, effort=effort)
+    again = api.quantize(model, target="tensorrt", plan=from_json(to_json(refined.plan)), evaluate=False)
+    assert serialize(again.model) == serialize(refined.model)
+
+
+def test_refinements_are_the_same_whatever_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, data = outlier_channels(), tokens(1)
+    first = to_json(quantized(model, data).plan)
+    for module in ("zeropoint.refine.smoothing", "zeropoint.refine.trial", "zeropoint.refine.sweep"):
+        monkeypatch.setattr(f"{module}.cores", lambda: 5)
+    assert to_json(quantized(model, data).plan) == first
+
+
+def test_what_does_not_help_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, data = outlier_channels(), tokens(1)
+    plain = quantized(model, data, effort="fast").plan
+
+    def worse(work: object, state: improve.State) -> improve.State:
+        halved = tuple(e if e.role != "activation" else _narrow(e) for e in state.plan.entries)
+        return improve.State(replace(state.plan, entries=halved), state.network, state.observed, "made worse")
+
+    def _narrow(entry: Any) -> Any:
+        return replace(entry, scale=(entry.scale[0] / 8,), range=())
+
+    monkeypatch.setattr(improve, "REFINEMENTS", {"smoothing": worse, "rounding": lambda work, state: None})
+    plan = quantized(model, data).plan
+    assert plan.entries == plain.entries
+    [step] = plan.steps
+    assert (step.name, step.kept, step.detail) == ("smoothing", False, "made worse")
+    assert step.after_db < step.before_db
+
+
+def test_fast_refines_nothing() -> None:
+    plan = quantized(outlier_channels(), tokens(1), effort="fast").plan
+    assert (plan.steps, plan.scalings, plan.roundings) == ((), (), ())
+
+
+@pytest.mark.parametrize("effort", ["fast", "balanced", "best"])
+def test_biases_are_kept_where_that_was_asked_for(effort: str) -> None:
+    plan = quantized(outlier_channels(), tokens(1), effort=effort, bias="kept", weight_format="int4").plan
+    assert plan.corrections == ()
+    assert bool(plan.roundings) is (effort != "fast")
+
+
+def test_too_few_samples_are_told() -> None:
+    result = quantized(outlier_channels(), tokens(1, 5), samples=5)
+    assert any(note.where == "effort" and "found 5" in note.reason for note in result.notes)
+    assert result.plan.steps == ()
+
+
+@pytest.mark.parametrize(
+    ("without", "made"),
+    [((), ["smoothing", "rounding"]), (("smoothing",), ["rounding"]), (("rounding",), ["smoothing"]), (("rounding", "smoothing"), [])],
+    ids=lambda names: " and ".join(names) or "none",
+)
+def test_what_is_to_be_left_out_is_not_tried(without: tuple[str, ...], made: list[str]) -> None:
+    plan = quantized(outlier_channels(), tokens(1), effort="best", without=without).plan
+    assert [step.name for step in plan.steps] == made
+    assert {step.samples for step in plan.steps} <= {12}
+    assert plan.provenance.without == without
+
+
+def test_without_any_refinement_few_samples_are_enough() -> None:
+    result = quantized(outlier_channels(), tokens(1, 5), samples=5, effort="best", without=["smoothing", "rounding"])
+    assert [note for note in result.notes if note.where == "effort"] == []
+
+
+def test_every_effort_names_refinements_that_there_are() -> None:
+    assert {name for effort in EFFORTS.values() for name in effort.refinements} <= set(REFINEMENTS)
+
+
+@pytest.mark.parametrize(
+    ("found", "lower"),
+    [
+        pytest.param([0.5, 0.6, 0.4, 0.5], True, id="each sample by half"),
+        pytest.param([1.0, 1.0, 1.0, 1.0], False, id="the same"),
+        pytest.param([0.1, 1.3, 1.3, 1.2], False, id="one sample alone"),
+        pytest.param([0.9, 0.9, 0.9, 9.0], False, id="one destroyed"),
+        pytest.param([0.0, 0.0, 0.0, 0.0], True, id="no error left"),
+        pytest.param([np.inf, 0.1, 0.1, 0.1], False, id="one infinitely wrong"),
+    ],
+)
+def test_errors_are_lower_only_beyond_chance(found: list[float], lower: bool) -> None:
+    assert is_lower(np.array(found), np.ones(4)) is lower
+
+
+def test_a_step_survives_json() -> None:
+    plan = quantized(outlier_channels(), tokens(1)).plan
+    assert from_json(to_json(plan)).steps == plan.steps
+    assert all(isinstance(step, Step) for step in plan.steps)
+
+
+@pytest.mark.parametrize("granularity", ["channel", "block:8"])
+@pytest.mark.parametrize("effort", ["balanced", "best"])
+def test_weights_of_4_bits_are_rounded_by_the_output_error(effort: str, granularity: str) -> None:
+    model, data = outlier_channels(), tokens(1)
+    given = {"weight_format": "int4", "weight_granularity": granularity}
+    plain, refined = quantized(model, data, effort="fast", **given), quantized(model, data, effort=effort, **given)
+    step = next(step for step in refined.plan.steps if step.name == "rounding")
+    assert step.kept
+    assert {rounding.tensor for rounding in refined.plan.roundings} <= refined.plan.tensors
+    assert decibels(refined) > decibels(plain) + 2.0
+    again = api.quantize(model, target="tensorrt", plan=from_json(to_json(refined.plan)), evaluate=False)
+    assert serialize(again.model) == serialize(refined.model)
+
+
+@pytest.mark.parametrize(("effort", "tried"), [("balanced", False), ("best", True)])
+def test_weights_of_8_bits_are_rounded_anew_at_the_best_effort_only(effort: str, tried: bool) -> None:
+    plan = quantized(outlier_channels(), tokens(1), effort=effort).plan
+    assert ("rounding" in {step.name for step in plan.steps}) == tried
