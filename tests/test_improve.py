@@ -146,6 +146,26 @@ def test_without_any_refinement_few_samples_are_enough() -> None:
     assert [note for note in result.notes if note.where == "effort"] == []
 
 
+def test_what_memory_has_no_room_for_is_not_tried_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, data = outlier_channels(), tokens(1)
+    plain = quantized(model, data, effort="fast")
+    monkeypatch.setattr(improve, "ROOM", 2 * 3 * 4 * TOKENS * WIDTH)
+    result = quantized(model, data)
+    assert result.plan.entries == plain.plan.entries
+    assert any(note.where == "effort" and "no refinement was tried: 3 samples" in note.reason for note in result.notes)
+
+
+def test_samples_are_as_many_as_memory_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    monkeypatch.setattr(improve, "REFINEMENTS", {"smoothing": lambda work, _: read.append(work.effort.probed)})
+    for room in (2_000_000_000, 40_000, 30_000):
+        monkeypatch.setattr(improve, "ROOM", room)
+        quantized(outlier_channels(), tokens(1), without=["rounding"])
+    assert read[0] == EFFORTS["balanced"].probed
+    assert read == sorted(read, reverse=True)
+    assert read[-1] < read[0]
+
+
 def test_every_effort_names_refinements_that_there_are() -> None:
     assert {name for effort in EFFORTS.values() for name in effort.refinements} <= set(REFINEMENTS)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,12 +12,13 @@ import numpy.typing as npt
 from zeropoint.data import Feed, Samples, batches
 from zeropoint.data.split import spread
 from zeropoint.decide import Observed, Task, decide, observe_again
+from zeropoint.graph.facts import Facts
 from zeropoint.graph.materialize import materialize
 from zeropoint.graph.model import Model
 from zeropoint.graph.scalable import find_scalable
 from zeropoint.graph.scaling import Scalable, apply_scalings
 from zeropoint.graph.sources import sources
-from zeropoint.graph.taps import Taps, tap
+from zeropoint.graph.taps import Taps, peak_bytes, tap, tensor_bytes
 from zeropoint.notes import Note
 from zeropoint.plan import Plan, Scaling, Step, Tied
 from zeropoint.planner import Limits
@@ -27,6 +28,8 @@ from zeropoint.refine.sweep import sweep, with_swept
 from zeropoint.refine.trial import Outputs, decibels, outputs_of, relative_errors
 
 Errors = npt.NDArray[np.float64]  # of each sample
+FEWEST_PROBED = 3
+ROOM = 2_000_000_000  # bytes that samples may take: whatever a machine has, as the result must not depend on that
 FEWEST = 8  # feeds, below which nothing can be fitted to some and tried out on others
 
 
@@ -66,7 +69,12 @@ class Work:
 
     def feeds(self, count: int) -> list[Feed]:
         """Read `count` samples, evenly spread, each a feed of its own; or batches, where the network takes no other."""
-        return _read(self.samples, spread(len(batches(self.samples, 1)), count))
+        return [*self.each(count)]
+
+    def each(self, count: int) -> Iterator[Feed]:
+        """Read them one after the other."""
+        for number in spread(len(batches(self.samples, 1)), count):
+            yield from _read(self.samples, [number])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,8 +109,14 @@ def improve(network: Model, observed: Observed, plan: Plan, samples: Samples, ta
         what = "samples" if divided.size == 1 else f"batches of {divided.size}"
         reason = f"no refinement was tried: found {len(divided)} {what}, expected at least {FEWEST}, to fit to some and judge by others"
         return replace(plan, notes=(*plan.notes, Note("effort", reason)))
-    aside = spread(len(divided), min(effort.checked, len(divided) // 4))
-    work = Work(_of_feeds(samples, [i for i in range(len(divided)) if i not in aside]), task, effort)
+    affordable = _affordable(effort, network, observed.facts)
+    if affordable is None:
+        reason = (
+            f"no refinement was tried: {FEWEST_PROBED} samples on their way through the network take more than {ROOM / 1e9:g} GB of memory"
+        )
+        return replace(plan, notes=(*plan.notes, Note("effort", reason)))
+    aside = spread(len(divided), min(affordable.checked, len(divided) // 4))
+    work = Work(_of_feeds(samples, [i for i in range(len(divided)) if i not in aside]), task, affordable)
     checks = _read(samples, aside)
     floats = outputs_of(network, checks)
     state, steps = State(plan, network, observed), []
@@ -118,6 +132,19 @@ def improve(network: Model, observed: Observed, plan: Plan, samples: Samples, ta
         if kept:
             state, errors = tried, found
     return replace(state.plan, steps=tuple(steps))
+
+
+def _affordable(effort: Effort, network: Model, facts: Facts) -> Effort | None:
+    """Return the effort with as many samples as there is room for, or None where that is too few.
+
+    The samples of a trial wait in the middle of the network, each of a sweep twice; inputs and outputs are held of those that check.
+    """
+    ends = sum(tensor_bytes(facts, value) for value in (*network.graph.inputs, *network.graph.outputs, *network.graph.outputs))
+    midway = ends + peak_bytes(network, facts, frozenset())
+    most, checked = ROOM // max(1, 2 * midway), ROOM // max(1, ends)
+    if most < FEWEST_PROBED or checked < FEWEST_PROBED:
+        return None
+    return replace(effort, probed=min(effort.probed, most), swept=min(effort.swept, most), checked=min(effort.checked, checked))
 
 
 def _of_feeds(samples: Samples, numbers: Iterable[int]) -> Samples:
@@ -158,7 +185,7 @@ def _smoothing(work: Work, state: State) -> State | None:
     def extremes(ties: Mapping[str, tuple[Scalable, Tied]]) -> dict[str, Extremes]:
         session = tap(state.network, Taps(tuple(ties)), facts).open()
         known: dict[str, Extremes] = {}
-        for feed in work.feeds(work.effort.observed) if ties else ():
+        for feed in work.each(work.effort.observed) if ties else ():
             for tensor, array in session.run(feed).tensors.items():
                 scalable, tied = ties[tensor]
                 known[tensor] = wider(known.get(tensor), channel_extremes(tied, scalable.channels, array))

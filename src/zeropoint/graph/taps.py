@@ -205,18 +205,19 @@ def peak_bytes(model: ir.Model, facts: Facts, kept: Collection[str]) -> int:
     Counted are inputs and results, each from its making to its last reader; constants and what operators need inside are not.
     """
     readers = {value: len(value.uses()) for node in model.graph for value in node.outputs}
-    alive = peak = sum(_bytes(facts, value) for value in model.graph.inputs)
+    alive = peak = sum(tensor_bytes(facts, value) for value in model.graph.inputs)
     for node in model.graph:
-        alive += sum(_bytes(facts, value) for value in node.outputs)
+        alive += sum(tensor_bytes(facts, value) for value in node.outputs)
         peak = max(peak, alive)
         for value in node.inputs:  # a node may read one twice
             if value in readers:
                 readers[value] -= 1
         touched = {value for value in (*node.inputs, *node.outputs) if value is not None}
-        alive -= sum(_bytes(facts, value) for value in touched if readers.get(value) == 0 and value.name not in kept)
+        alive -= sum(tensor_bytes(facts, value) for value in touched if readers.get(value) == 0 and value.name not in kept)
     return peak
 
 
-def _bytes(facts: Facts, value: ir.Value) -> int:
+def tensor_bytes(facts: Facts, value: ir.Value) -> int:
+    """Return how many bytes a tensor takes; 0 where its shape is not known."""
     fact = facts.get(str(value.name))
     return 0 if fact is None else int(np.prod(fact.shape, dtype=np.int64)) * fact.dtype.itemsize
