@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,9 +12,13 @@ import pytest
 from tests.graph.networks import Array, network
 
 from zeropoint import api, improve
+from zeropoint.data.split import spread
+from zeropoint.graph.scaling import Scalable, scaling
 from zeropoint.graph.store import serialize
 from zeropoint.improve import EFFORTS, REFINEMENTS, is_lower
 from zeropoint.plan import Step, from_json, to_json
+from zeropoint.refine.smoothing import Smoothed
+from zeropoint.refine.trial import outputs_of
 from zeropoint.result import Result
 
 WIDTH, TOKENS = 32, 6
@@ -22,13 +27,25 @@ WEIGHTS = {"w": (WIDTH, WIDTH), "b": (WIDTH,), "v": (WIDTH, WIDTH), "c": (WIDTH,
 NORMAL = "n = LayerNormalization(x, g, h) a = MatMul(n, w) s = Add(a, b) r = Relu(s) m = MatMul(r, v) y = Add(m, c)"
 
 
-def outlier_channels() -> onnx.ModelProto:
-    """A network whose normalization makes three channels 40 times as large as the others, which the weights behind it take back."""
+def gains() -> Array:
     gain = np.ones(WIDTH, np.float32)
     gain[[3, 17, 29]] = 40.0
+    return gain
+
+
+def outlier_channels(*, residual: bool = False) -> onnx.ModelProto:
+    """A network whose normalization makes three channels 40 times as large as the others, which the weights behind it take back.
+
+    residual: and a later Add, scaled down, reads the normalized tensor too.
+    """
+    gain = gains()
     w = np.random.default_rng(1).normal(0.0, 0.3, (WIDTH, WIDTH)).astype(np.float32) / gain[:, None]
+    end = "m = MatMul(r, v) o = Add(m, c) t = Tanh(n) y = Add(o, t)"
     return network(
-        NORMAL, inputs=f"float[N,{TOKENS},{WIDTH}] x", weights={**WEIGHTS, "g": gain, "h": np.zeros(WIDTH, np.float32), "w": w}, opset=17
+        NORMAL.partition("m = ")[0] + end if residual else NORMAL,
+        inputs=f"float[N,{TOKENS},{WIDTH}] x",
+        weights={**WEIGHTS, "g": gain, "h": np.zeros(WIDTH, np.float32), "w": w},
+        opset=17,
     )
 
 
@@ -90,6 +107,41 @@ def test_refinements_are_the_same_whatever_the_number_of_threads(monkeypatch: py
     for module in ("zeropoint.refine.smoothing", "zeropoint.refine.trial", "zeropoint.refine.sweep"):
         monkeypatch.setattr(f"{module}.cores", lambda: 5)
     assert to_json(quantized(model, data).plan) == first
+
+
+def test_nothing_is_fitted_to_what_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted, checked = set[bytes](), set[bytes]()
+
+    def refinement(work: improve.Work, _: improve.State) -> None:
+        fitted.update(feed["x"].tobytes() for feed in work.feeds(1000))
+
+    def judged(network: Any, feeds: list[dict[str, Array]]) -> Any:
+        checked.update(feed["x"].tobytes() for feed in feeds)
+        return outputs_of(network, feeds)
+
+    monkeypatch.setattr(improve, "REFINEMENTS", {"smoothing": refinement})
+    monkeypatch.setattr(improve, "outputs_of", judged)
+    quantized(outlier_channels(), tokens(1), without=["rounding"])
+    assert (len(fitted), len(checked)) == (36, 12)
+    assert fitted.isdisjoint(checked)
+
+
+@pytest.mark.parametrize("residual", [False, True], ids=["for free", "on a branch"])
+def test_ranges_are_of_what_the_scaled_network_computes(residual: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The share that was found for a tensor is one of the range that it has got when it was scaled, whatever it is called then."""
+
+    def found(network: object, plan: object, scalables: Sequence[Scalable], *_: object, **__: object) -> Smoothed:
+        one = next(scalable for scalable in scalables if scalable.tensors == ("n",))
+        assert one.free is not residual
+        return Smoothed({"n": 0.5}, (scaling(one, gains(), reason="given"),), {})
+
+    monkeypatch.setattr(improve, "smooth", found)
+    monkeypatch.setattr(improve, "is_lower", lambda found, known: True)
+    data = tokens(1)
+    plan = quantized(outlier_channels(residual=residual), data, solver="minmax", without=["rounding"]).plan
+    fitted = data[[i for i in range(48) if i not in spread(48, 12)]]
+    normal = (fitted - fitted.mean(-1, keepdims=True)) / np.sqrt(fitted.var(-1, keepdims=True) + 1e-5)
+    assert plan.entry("n/scaled" if residual else "n").range[1] == pytest.approx(0.5 * np.abs(normal).max(), rel=1e-3)
 
 
 def test_what_does_not_help_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,6 +118,16 @@ def test_gains_make_outputs_as_large_as_they_were() -> None:
     np.testing.assert_array_equal(gains(0.0 * one.W, one.W, of), 1.0)
 
 
+@pytest.mark.parametrize("thorough", [False, True])
+def test_fitted_outputs_are_as_large_as_they_were(thorough: bool) -> None:
+    one = layer()
+    found = fit(one, thorough=thorough)
+    of = (one.seen + one.aside).centred()
+    Q = found.codes * scaled(one.grid, found.shares).scale
+    ours, theirs = (np.einsum("grk,gkl,grl->gr", weight, product, weight) for weight, product in ((Q, of.gram), (one.W, of.power)))
+    np.testing.assert_allclose(ours, theirs)
+
+
 def test_damping_is_of_the_target_that_does_best_on_other_samples() -> None:
     one = layer()
     seen, aside = one.seen.centred(), one.aside.centred()

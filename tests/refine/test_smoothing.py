@@ -67,10 +67,10 @@ def by_channel(tied: Tied, x: Array) -> dict[int, list[float]]:
 def test_extremes_are_those_of_a_slow_loop(tied: Tied, shape: tuple[int, ...]) -> None:
     arrays = [drawn(*shape), drawn(*shape)]
     lo, hi = wider(wider(None, channel_extremes(tied, 4, arrays[0])), channel_extremes(tied, 4, arrays[1]))
-    for number in range(4):
-        values = [value for x in arrays for value in by_channel(tied, x).get(number, [])]
-        assert lo[number] == min([0.0, *values])
-        assert hi[number] == max([0.0, *values])
+    for number in (0, 1, 2, 3, -1):
+        values = [value for x in arrays for value in by_channel(tied, x).get(number, [0.0])]
+        assert lo[number] == min(values)
+        assert hi[number] == max(values)
 
 
 @pytest.mark.parametrize(("tied", "shape"), TIES.values(), ids=TIES)

@@ -29,6 +29,12 @@ def constant_array(value: ir.Value | None) -> Array:
 
 def replace_constant(graph: ir.Graph, node: ir.Node, index: int, array: Array, name: str) -> None:
     """Give `node` a constant of its own at input `index`, called `name` or that with a number; the old one goes with its last reader."""
-    taken = {value.name for other in graph for value in other.outputs} | {value.name for value in graph.inputs} | set(graph.initializers)
-    free = next(candidate for n in count() if (candidate := f"{name}{n or ''}") not in taken)
-    node.replace_input_with(index, add_initializer(graph, free, array))
+    node.replace_input_with(index, add_initializer(graph, free_name(graph, name), array))
+
+
+def free_name(graph: ir.Graph, name: str) -> str:
+    """Return `name`, with a number behind it where a tensor or a node of the graph has it already."""
+    taken = {value.name for value in graph.inputs} | set(graph.initializers)
+    for node in graph:
+        taken.update((node.name, *(value.name for value in node.outputs)))
+    return next(candidate for n in count() if (candidate := f"{name}{n or ''}") not in taken)

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import count
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
 from zeropoint.errors import PlanError
-from zeropoint.graph.initializers import Array, add_initializer, constant_array
+from zeropoint.graph.initializers import Array, add_initializer, constant_array, free_name
 from zeropoint.graph.operators import Weighted, int_attribute, is_constant, weighted
 from zeropoint.plan import Reader, Scaling, Tied
 
@@ -171,7 +170,7 @@ class _Edits:
                 array = self._stored(old, place, dtype)
                 key = repr(array.shape).encode() + array.tobytes()
                 if key not in made:
-                    made[key] = add_initializer(self.graph, _free(self.graph, f"{old.name}/scaled"), array)
+                    made[key] = add_initializer(self.graph, free_name(self.graph, f"{old.name}/scaled"), array)
                 place[0].replace_input_with(place[1], made[key])
             if not old.uses() and not old.is_graph_output():
                 name = str(old.name)
@@ -191,11 +190,6 @@ def _activations(graph: ir.Graph) -> Iterator[ir.Value]:
     yield from (value for node in graph for value in node.outputs)
 
 
-def _free(graph: ir.Graph, name: str) -> str:
-    taken = {value.name for value in _activations(graph)} | {node.name for node in graph} | set(graph.initializers)
-    return next(candidate for n in count() if (candidate := f"{name}{n or ''}") not in taken)
-
-
 def _branch(edits: _Edits, scaling: Scaling) -> None:
     """Let the readers read a scaled tensor beside the one that stays."""
     [tied] = scaling.tied
@@ -205,12 +199,12 @@ def _branch(edits: _Edits, scaling: Scaling) -> None:
         raise PlanError(f"{edits.where}: readers: found {scaling.readers}, expected nodes that read {tied.tensor!r}")
     divisor, offset = tied.spread(scaling.factors, 1.0), tied.spread(scaling.shifts, 0.0) if scaling.shifts else None
     first = next(node for node in graph if any(node is reader for reader, _ in readers))
-    name = _free(graph, f"{tied.tensor}/scaled")
+    name = free_name(graph, f"{tied.tensor}/scaled")
     steps = {"Mul": 1.0 / divisor} if offset is None else {"Mul": 1.0 / divisor, "Add": -offset / divisor}
     scaled = data
     for op_type, constant in steps.items():
-        operand = add_initializer(graph, _free(graph, f"{name}/{op_type}/constant"), constant.astype(edits.dtype(first)))
-        node = ir.node(op_type, inputs=[scaled, operand], name=_free(graph, f"{name}/{op_type}"))
+        operand = add_initializer(graph, free_name(graph, f"{name}/{op_type}/constant"), constant.astype(edits.dtype(first)))
+        node = ir.node(op_type, inputs=[scaled, operand], name=free_name(graph, f"{name}/{op_type}"))
         scaled = node.outputs[0]
         scaled.name, scaled.type = f"{node.name}/result", data.type
         graph.insert_before(first, node)

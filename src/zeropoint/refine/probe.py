@@ -42,6 +42,9 @@ class Probe:
         pieces = cut(detoured, needed)
         begins = {piece.nodes[0].name: number for number, piece in enumerate(pieces.pieces) if piece.nodes}
         self.places = {tensor: begins[node] for tensor, node in first.items()}
+        self._sites: dict[int, list[str]] = {}
+        for tensor, place in self.places.items():
+            self._sites.setdefault(place, []).append(tensor)
         self._floats, self._feeds = floats, feeds
         self._states = [dict(feed) for feed in feeds]
         self._place = 0
@@ -52,11 +55,6 @@ class Probe:
             trial = self._turned(trial, number, NO_CHANGES)
             self._sessions.append(pieces.open(number, trial))
             trial = self._sessions[-1].advanced(trial)
-
-    @property
-    def order(self) -> tuple[str, ...]:
-        """The sites in the order in which the network comes to them."""
-        return tuple(sorted(self.places, key=self.places.__getitem__))
 
     def advance(self, tensor: str, executor: ThreadPoolExecutor) -> None:
         """Run all samples up to the site of `tensor`, from the inputs where they are beyond it."""
@@ -86,8 +84,7 @@ class Probe:
 
     def _turned(self, state: dict[str, Any], number: int, changes: Mapping[str, Change]) -> dict[str, Any]:
         """Return the state with what the readers see at the sites of piece `number`."""
-        here = [tensor for tensor, place in self.places.items() if place == number]
-        seen = {self._detours[t]: changes[t](state[t]) if t in changes else state[t] for t in here}
+        seen = {self._detours[t]: changes[t](state[t]) if t in changes else state[t] for t in self._sites.get(number, ())}
         return {**state, **seen}
 
 

@@ -35,7 +35,7 @@ from zeropoint.statistics.tensor import observe
 Array = npt.NDArray[Any]
 Array64 = npt.NDArray[np.float64]
 Errors = npt.NDArray[np.float64]  # of each sample
-Extremes = tuple[Array64, Array64]  # the least and the largest value of each channel
+Extremes = tuple[Array64, Array64]  # the least and the largest value of each channel, and of what stays
 
 WIDTHS = (0.7, 0.5, 0.35, 0.25, 0.18)  # shares of a range, tried one after the other as long as it gets better
 EXPONENTS = ((0.5, 0.5), (0.5, 0.0), (0.75, 0.25))  # s = (peak of the channel)^a / (peak of its weights)^b
@@ -69,7 +69,6 @@ class _Choice:
     shifts: Array64 | None = None
     reason: str = ""
     bounds: Mapping[str, Range] | None = None
-    scalable: Scalable | None = None  # what the factors are for
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,8 +121,9 @@ def smooth(
             probe.advance(search.first, executor)
             found = search.best(at_first[search])
             left -= at_first[search].errors.mean() - found.errors.mean()
-            if found.factors is not None and found.scalable is not None:
-                scalings.append(scaling(found.scalable, found.factors, () if found.shifts is None else found.shifts, reason=found.reason))
+            if found.factors is not None and search.subject.scalable is not None:
+                shifts = () if found.shifts is None else found.shifts
+                scalings.append(scaling(search.subject.scalable, found.factors, shifts, reason=found.reason))
                 bounds |= found.bounds or {}
             width = found.width if found.factors is None else found.share
             widths |= {entry.tensor: width for entry in search.subject.entries if width < 1.0}
@@ -256,7 +256,7 @@ class _Search:
         return found
 
     def _candidates(self, scalable: Scalable, width: float) -> Iterator[_Choice]:
-        lo, hi = self._bounds_of_channels(scalable, width)
+        lo, hi = self._bounds_of_channels(width)
         weights = self._peaks_of_weights(scalable)
         symmetric = all(entry.symmetric for entry in self.subject.entries)
         for shifts in (None, (lo + hi) / 2.0) if scalable.shiftable and symmetric else (None,):
@@ -264,7 +264,7 @@ class _Search:
             for a, b in EXPONENTS:
                 factors = factors_of(peaks, weights, a, b)
                 reason = f"peak^{a:g} / weight^{b:g}{'' if shifts is None else ', centred'}"
-                yield self._scaled(_Choice(width, NOT_TRIED, factors=factors, shifts=shifts, reason=reason, scalable=scalable))
+                yield self._scaled(_Choice(width, NOT_TRIED, factors=factors, shifts=shifts, reason=reason))
 
     def narrower(self, width: float) -> _Choice:
         """Return what ranges of that width come to."""
@@ -287,13 +287,13 @@ class _Search:
     def _scaled(self, choice: _Choice) -> _Choice:
         """Return a choice with what it comes to."""
         factors, shifts = choice.factors, choice.shifts
-        assert factors is not None and choice.scalable is not None  # else nothing is scaled
+        assert factors is not None  # else nothing is scaled
         changes, bounds = {}, {}
         for entry in self.subject.entries:
-            tied = next(tied for tied in choice.scalable.tied if tied.tensor == entry.tensor)
+            tied = self.subject.tied(entry.tensor)
             moved = shifts if shifts is not None and tied.shifted else np.zeros_like(factors)
             factor, shift = (tied.spread(v.tolist(), d).astype(np.float32) for v, d in ((factors, 1.0), (moved, 0.0)))
-            lo, hi = (self._extremes(entry, choice.width) - moved) / factors
+            lo, hi = (self._extremes(entry, choice.width) - np.append(moved, 0.0)) / np.append(factors, 1.0)
             bounds[entry.tensor] = Range(float(lo.min()), float(hi.max()))
             scaled = [((x - shift) / factor).reshape(-1) for x in self.probe.values(entry.tensor)]
             seen = observe(np.clip(np.concatenate([x[:: x.size // ELEMENTS + 1 | 1] for x in scaled]), lo.min(), hi.max()))
@@ -302,17 +302,15 @@ class _Search:
             changes[entry.tensor] = _quantized(qparams, factor, shift)
         return replace(choice, errors=self._errors(changes, factors), bounds=bounds if choice.width < 1.0 else None)
 
-    def _bounds_of_channels(self, scalable: Scalable, width: float) -> tuple[Array64, Array64]:
+    def _bounds_of_channels(self, width: float) -> tuple[Array64, Array64]:
         """Return the extremes of each channel, relative to the largest of its tensor where there are several."""
-        lo, hi = np.zeros(scalable.channels), np.zeros(scalable.channels)
-        for entry in self.subject.entries:
-            its = self._extremes(entry, width)
-            whole = max(float(np.abs(its).max()), float(np.finfo(np.float32).tiny)) if len(self.subject.entries) > 1 else 1.0
-            lo, hi = np.minimum(lo, its[0] / whole), np.maximum(hi, its[1] / whole)
-        return lo, hi
+        found = [self._extremes(entry, width)[:, :-1] for entry in self.subject.entries]
+        if len(found) > 1:
+            found = [its / max(float(np.abs(its).max()), float(np.finfo(np.float32).tiny)) for its in found]
+        return np.min([its[0] for its in found], axis=0), np.max([its[1] for its in found], axis=0)
 
     def _extremes(self, entry: Entry, width: float) -> Array64:
-        """Return the extremes of a tensor's channels (2, channels), as far as its range lets them through at a width below 1."""
+        """Return the extremes of a tensor's channels (2, channels + 1), as far as its range lets them through at a width below 1."""
         its = np.stack(self.known[entry.tensor])
         return its if width == 1.0 else np.clip(its, entry.range[0] * width, entry.range[1] * width)
 
@@ -337,13 +335,13 @@ def _mean_squares(tied: Tied, arrays: Sequence[Array], count: int) -> Array64:
 
 
 def channel_extremes(tied: Tied, count: int, x: Array) -> Extremes:
-    """Return the least and the largest value of each of the `count` channels of a tensor, at most and at least 0."""
-    lo, hi = np.zeros(count + 1), np.zeros(count + 1)  # the last one is of what stays
+    """Return the least and the largest value of each of `count` channels and, last, of what stays: (count + 1,), 0 where nothing is."""
+    lo, hi = np.full(count + 1, np.inf), np.full(count + 1, -np.inf)
     numbers = tied.numbers()
     others = _other_axes(tied, x)
     np.minimum.at(lo, numbers.reshape(-1), x.min(axis=others).reshape(-1))
     np.maximum.at(hi, numbers.reshape(-1), x.max(axis=others).reshape(-1))
-    return lo[:-1], hi[:-1]
+    return np.where(lo <= hi, lo, 0.0), np.where(lo <= hi, hi, 0.0)
 
 
 def _other_axes(tied: Tied, x: Array) -> tuple[int, ...]:

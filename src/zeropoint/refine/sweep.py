@@ -66,8 +66,6 @@ class Swept:
 
 @dataclass(slots=True)
 class _Walk:
-    network: Model
-    plan: Plan
     entries: Mapping[str, Entry]  # of the weight that a node reads, by the node's name
     simulated: Mapping[str, Node]
     data: Mapping[str, Entry]  # of activations
@@ -101,8 +99,6 @@ def sweep(
     activations = replace(plan, entries=tuple(entry for entry in plan.entries if entry.role == "activation"), corrections=())
     simulated = materialize(network, activations)
     walk = _Walk(
-        network,
-        plan,
         entries,
         {str(node.name): node for node in simulated.graph},
         {entry.tensor: entry for entry in plan.entries if entry.role == "activation"},
