@@ -33,6 +33,7 @@ def main(names: Sequence[str]) -> None:
                 target=target,
                 eval_data=list(reference.evaluation),
                 labels=reference.labels if reference.kind == "classifier" else None,
+                effort="fast",
             )
             _print_row((reference.name, target, *_figures(result), _openvino(result, reference)))
 

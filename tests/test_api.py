@@ -27,8 +27,9 @@ from zeropoint.evaluate.fidelity import compare_outputs
 from zeropoint.evaluate.latency import Latency
 from zeropoint.graph.store import serialize
 from zeropoint.plan import Plan, load_plan, to_json
-from zeropoint.result import Result, verdict
+from zeropoint.result import Result
 from zeropoint.rules import Lint
+from zeropoint.summary import verdict
 from zeropoint.targets import Target
 
 Array = npt.NDArray[Any]

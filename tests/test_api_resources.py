@@ -14,6 +14,7 @@ import pytest
 from tests.graph.networks import Array, network
 
 from zeropoint import api, decide
+from zeropoint.api import quantizing
 from zeropoint.calibrate import load_statistics
 from zeropoint.calibrate.saved import save_statistics
 from zeropoint.demo import Digits, load_digits
@@ -235,7 +236,7 @@ def test_solving_takes_the_network_in_every_form(digits: Digits, kept: Path, for
 
 def test_solving_takes_no_data(digits: Digits, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("observe_network", "choose_samples"):
-        monkeypatch.setattr(api, name, None)
+        monkeypatch.setattr(quantizing, name, None)
     monkeypatch.setattr("zeropoint.graph.taps.Session", None)
     assert api.solve(kept, digits.model, target="tensorrt").plan.entries
 

@@ -25,8 +25,9 @@ from zeropoint.evaluate.latency import Latency
 from zeropoint.graph.load import load
 from zeropoint.notes import Note
 from zeropoint.plan import Plan, Provenance, Step, load_plan
-from zeropoint.result import Result, bad_news, summary_rows, verdict
+from zeropoint.result import Result
 from zeropoint.rules import Finding
+from zeropoint.summary import bad_news, summary_rows, verdict
 from zeropoint.targets import get_target
 
 NETWORK = '<ir_version: 8, opset_import: ["" : 17]> g (float[1, 4] x) => (float[1, 4] y) { a = Relu(x) y = MatMul(a, w) }'

@@ -20,7 +20,8 @@ from zeropoint import cli
 from zeropoint.api import quantize
 from zeropoint.errors import DataError, ModelError, RecipeError, ZeropointError
 from zeropoint.graph.store import serialize
-from zeropoint.result import Result, verdict
+from zeropoint.result import Result
+from zeropoint.summary import verdict
 
 Array = npt.NDArray[Any]
 Options = dict[str, Any]

@@ -25,7 +25,7 @@ from zeropoint.plan import Plan
 from zeropoint.planner import make_plan
 from zeropoint.recipe import Recipe
 from zeropoint.refine.bias_correction import channel_axes, correct_biases
-from zeropoint.result import verdict
+from zeropoint.summary import verdict
 from zeropoint.targets import TARGETS, get_target
 
 CONV = network(

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 # The facade is found where it is first used: `import zeropoint` alone loads no runtime.
 _HOMES = {
     # networks
-    "quantize": "zeropoint.api",
-    "solve": "zeropoint.api",
-    "inspect": "zeropoint.api",
-    "lint": "zeropoint.api",
+    "quantize": "zeropoint.api.quantizing",
+    "solve": "zeropoint.api.quantizing",
+    "inspect": "zeropoint.api.inspecting",
+    "lint": "zeropoint.api.inspecting",
     # arrays
     "quantize_array": "zeropoint.numerics.affine",
     "dequantize_array": "zeropoint.numerics.affine",
-    "solve_range": "zeropoint.api",
+    "solve_range": "zeropoint.api.ranges",
     "qparams_from_range": "zeropoint.numerics.affine",
     "QParams": "zeropoint.numerics.affine",
     "Range": "zeropoint.numerics.affine",

@@ -90,8 +90,8 @@ class State:
 Refinement = Callable[[Work, State], State | None]
 
 
-def improve(network: Model, observed: Observed, plan: Plan, samples: Samples, task: Task) -> Plan:
-    """Return `plan` for the prepared `network` as far as the recipe's effort gets it, and without what it leaves out.
+def improve(network: Model, observed: Observed, plan: Plan, samples: Samples, task: Task) -> State:
+    """Return `plan` for the prepared `network` as far as the recipe's effort gets it, without what it leaves out.
 
     samples: those of the calibration. A part of them is set aside, to which nothing is fitted: a refinement by which the outputs
     are not closer to the float network's there is not kept.
@@ -102,24 +102,25 @@ def improve(network: Model, observed: Observed, plan: Plan, samples: Samples, ta
     """
     effort = EFFORTS[task.recipe.effort]
     names = [name for name in effort.refinements if name not in task.recipe.without]
+    state = State(plan, network, observed)
     if not names or not plan.entries:
-        return plan
+        return state
     divided = batches(samples, 1)
     if len(divided) < FEWEST:
         what = "samples" if divided.size == 1 else f"batches of {divided.size}"
         reason = f"no refinement was tried: found {len(divided)} {what}, expected at least {FEWEST}, to fit to some and judge by others"
-        return replace(plan, notes=(*plan.notes, Note("effort", reason)))
+        return _unrefined(state, reason)
     affordable = _affordable(effort, network, observed.facts)
     if affordable is None:
         reason = (
             f"no refinement was tried: {FEWEST_PROBED} samples on their way through the network take more than {ROOM / 1e9:g} GB of memory"
         )
-        return replace(plan, notes=(*plan.notes, Note("effort", reason)))
+        return _unrefined(state, reason)
     aside = spread(len(divided), min(affordable.checked, len(divided) // 4))
     work = Work(_of_feeds(samples, [i for i in range(len(divided)) if i not in aside]), task, affordable)
     checks = _read(samples, aside)
     floats = outputs_of(network, checks)
-    state, steps = State(plan, network, observed), []
+    steps: list[Step] = []
     errors = _errors(network, plan, checks, floats)
     for name in names:
         tried = REFINEMENTS[name](work, state)
@@ -131,7 +132,11 @@ def improve(network: Model, observed: Observed, plan: Plan, samples: Samples, ta
         steps.append(Step(name=name, before_db=_told(errors), after_db=_told(found), samples=judges, kept=kept, detail=tried.detail))
         if kept:
             state, errors = tried, found
-    return replace(state.plan, steps=tuple(steps))
+    return replace(state, plan=replace(state.plan, steps=tuple(steps)))
+
+
+def _unrefined(state: State, reason: str) -> State:
+    return replace(state, plan=replace(state.plan, notes=(*state.plan.notes, Note("effort", reason))))
 
 
 def _affordable(effort: Effort, network: Model, facts: Facts) -> Effort | None:

@@ -22,8 +22,8 @@ from zeropoint.demo import load_digits
 from zeropoint.evaluate import measure
 from zeropoint.graph.store import serialize
 from zeropoint.plan import load_plan
-from zeropoint.result import verdict
 from zeropoint.rules import Finding, Lint
+from zeropoint.summary import verdict
 from zeropoint.targets import TARGETS
 
 COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]

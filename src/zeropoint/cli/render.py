@@ -19,8 +19,9 @@ from rich.text import Text
 from zeropoint.api import quantize
 from zeropoint.errors import ZeropointError
 from zeropoint.notes import Note, counted
-from zeropoint.result import Result, bad_news, step_text, summary_rows, verdict
+from zeropoint.result import Result
 from zeropoint.rules import Lint
+from zeropoint.summary import bad_news, step_text, summary_rows, verdict
 
 MOST_NOTES = 12
 MOST_PLACES = 3

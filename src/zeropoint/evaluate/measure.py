@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from zeropoint.data import Feed, Samples, feed_count, feeds
@@ -20,6 +20,7 @@ from zeropoint.plan import Plan
 from zeropoint.progress import Progress
 from zeropoint.rules import lint_model
 from zeropoint.runtime import open_runtime
+from zeropoint.statistics.tensor import TensorStatistic
 from zeropoint.targets import Target
 
 
@@ -31,6 +32,19 @@ class Candidate:
     prepared: Model
     quantized: Model
     plan: Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Material:
+    """What a report draws on beside the evidence: the networks, what calibration saw by tensor, and the samples that judge.
+
+    statistics: none where a plan was given. judges, labels: None where the networks were not compared.
+    """
+
+    candidate: Candidate
+    statistics: Mapping[str, TensorStatistic]
+    judges: Samples | None
+    labels: Labels | None
 
 
 @dataclass(frozen=True, slots=True)

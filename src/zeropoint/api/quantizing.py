@@ -1,4 +1,4 @@
-"""The facade: everything that the command line does, as functions."""
+"""Quantize a network: from samples, a plan, or statistics kept earlier."""
 
 from __future__ import annotations
 
@@ -6,38 +6,27 @@ import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
-
-import numpy.typing as npt
 
 from zeropoint.calibrate import Resources, load_statistics, resources
 from zeropoint.data import Preprocess, Samples, load_preprocess
 from zeropoint.data.choice import Choice, Request, choose_samples
 from zeropoint.decide import Observed, Task, decide, observe_network
-from zeropoint.errors import ModelError, PlanError
-from zeropoint.evaluate.measure import Candidate, measure
+from zeropoint.errors import PlanError
+from zeropoint.evaluate.measure import Candidate, Material, measure
 from zeropoint.graph.load import Source, fingerprint, input_infos, load
 from zeropoint.graph.materialize import materialize
 from zeropoint.graph.model import Model
 from zeropoint.graph.prepare import prepare
 from zeropoint.improve import improve
-from zeropoint.inspection import Inspection, inspect_model, view_for_target
 from zeropoint.notes import Note
-from zeropoint.numerics.affine import Range
-from zeropoint.numerics.formats import get_format
-from zeropoint.numerics.spec import Spec
 from zeropoint.plan import Plan, load_plan
 from zeropoint.progress import Progress, silent
 from zeropoint.recipe import Recipe
 from zeropoint.result import Result
-from zeropoint.rules import Lint, lint_model
-from zeropoint.statistics import solvers
-from zeropoint.statistics.tensor import observe
+from zeropoint.statistics.tensor import TensorStatistic
 from zeropoint.targets import Target, get_target
-
-NO_SHAPES: Mapping[str, Sequence[int]] = {}
 
 
 def quantize(  # noqa: PLR0913  (the one wide function: each option of the command line, packed into values at once)
@@ -124,12 +113,13 @@ def quantize(  # noqa: PLR0913  (the one wide function: each option of the comma
         images = preprocess if isinstance(preprocess, Preprocess | None) else load_preprocess(preprocess)
         request = Request(data, eval_data, labels, images, recipe, input_infos(network))
         choice = choose_samples(request, calibrate=given is None, evaluate=evaluate)
+        statistics: Mapping[str, TensorStatistic] = {}
         if given is None:
-            given, run_notes = _calibrated(
+            given, statistics, run_notes = _calibrated(
                 network, choice.calibration, sha256=sha256.result, target=goal, recipe=recipe, resources=how, progress=progress
             )
             notes = (*notes, *run_notes)
-        return _result(_candidate(model, network, given, recipe), goal, choice, notes, progress=progress)
+        return _result(_candidate(model, network, given, recipe), goal, choice, statistics, notes=notes, progress=progress)
 
 
 def solve(  # noqa: PLR0913  (as quantize)
@@ -185,7 +175,8 @@ def solve(  # noqa: PLR0913  (as quantize)
     saved.check_use(fingerprint(model), where=f"statistics {statistics}")
     notes = prepare(network)
     plan = decide(network, Observed(saved.source, saved.facts, saved.whole.statistics), goal, recipe)
-    return _result(_candidate(model, network, plan, recipe), goal, Choice(None, None, None), notes, progress=silent)
+    seen = saved.whole.statistics
+    return _result(_candidate(model, network, plan, recipe), goal, Choice(None, None, None), seen.tensors, notes=notes, progress=silent)
 
 
 def _calibrated(
@@ -197,12 +188,13 @@ def _calibrated(
     recipe: Recipe,
     resources: Resources,
     progress: Progress,
-) -> tuple[Plan, tuple[Note, ...]]:
-    """Return the plan that the samples lead to, and notes on how this run went."""
+) -> tuple[Plan, Mapping[str, TensorStatistic], tuple[Note, ...]]:
+    """Return the plan that the samples lead to, what was seen in the tensors that it is for, and notes on how this run went."""
     assert samples is not None  # they were asked for
     observed = observe_network(network, samples, sha256=sha256, target=target, recipe=recipe, resources=resources, progress=progress)
     plan = decide(network, observed, target, recipe)
-    return improve(network, observed, plan, samples, Task(target, recipe, resources, progress)), observed.run_notes
+    state = improve(network, observed, plan, samples, Task(target, recipe, resources, progress))
+    return state.plan, state.observed.statistics.tensors, observed.run_notes
 
 
 def _candidate(model: Source, network: Model, plan: Plan, recipe: Recipe) -> Candidate:
@@ -210,10 +202,19 @@ def _candidate(model: Source, network: Model, plan: Plan, recipe: Recipe) -> Can
     return Candidate(original=model, prepared=network, quantized=quantized, plan=plan)
 
 
-def _result(candidate: Candidate, target: Target, choice: Choice, notes: tuple[Note, ...], *, progress: Progress) -> Result:
+def _result(
+    candidate: Candidate,
+    target: Target,
+    choice: Choice,
+    statistics: Mapping[str, TensorStatistic],
+    *,
+    notes: tuple[Note, ...],
+    progress: Progress,
+) -> Result:
     evidence = measure(candidate, target, choice.evaluation, labels=choice.labels, progress=progress)
     told = (*notes, *candidate.plan.notes, *choice.notes, *evidence.notes)
-    return Result(model=candidate.quantized, plan=candidate.plan, target=target, evidence=evidence, notes=told)
+    material = Material(candidate=candidate, statistics=statistics, judges=choice.evaluation, labels=choice.labels)
+    return Result(model=candidate.quantized, plan=candidate.plan, target=target, evidence=evidence, notes=told, material=material)
 
 
 @contextmanager
@@ -240,60 +241,3 @@ def _check_plan(plan: Plan, target: Target, recipe: Recipe, how: Resources, *, s
         return ()
     reason = "it was made from another file: where the weights differ its scales do not fit them; make a plan from this one"
     return (Note("plan", reason, kind="warning"),)
-
-
-def inspect(model: Source, *, target: str | Target | None = None, shapes: Mapping[str, Sequence[int]] = NO_SHAPES) -> Inspection:
-    """Return what is in a model, float or quantized, and for a `target` what `quantize` would do with it and what not, and why.
-
-    What cannot be known without running the network, and that it does not run or is quantized already, is in the notes.
-
-    shapes: for inputs with dynamic axes, which are taken as 1 otherwise; multiply-accumulates are counted for these.
-
-    Raises:
-        ModelError: the model cannot be read.
-        RecipeError: there is no such target or input, or a shape does not fit.
-
-    Example:
-        >>> from zeropoint.demo import load_digits
-        >>> found = inspect(load_digits().model, target="tensorrt")
-        >>> found.layers[1].node, found.layers[1].weight.dtype, found.target.coverage.quantized
-        ('stage1.first.conv', 'float32', 8)
-    """
-    fixed = {name: tuple(shape) for name, shape in shapes.items()}
-    found = inspect_model(load(model), shapes=fixed)
-    if target is None:
-        return found
-    goal = target if isinstance(target, Target) else get_target(target)
-    try:
-        return replace(found, target=view_for_target(load(model, min_opset=goal.min_opset), goal, shapes=fixed))
-    except ModelError as error:
-        return replace(found, notes=(*found.notes, Note(goal.name, f"what it would quantize is not known: {error}")))
-
-
-def lint(model: Source, *, target: str | Target) -> Lint:
-    """Return where a model, ours or another tool's, breaks the rules of a target, and whether it is quantized at all.
-
-    Raises:
-        ModelError: the model cannot be read.
-        RecipeError: there is no such target.
-
-    Example:
-        >>> from zeropoint.demo import load_digits
-        >>> lint(load_digits().model, target="tensorrt")
-        Lint(findings=(), quantized=False)
-    """
-    return lint_model(load(model), target if isinstance(target, Target) else get_target(target))
-
-
-def solve_range(array: npt.ArrayLike, *, solver: str = "auto", format: str = "int8", symmetric: bool = True) -> Range:
-    """Return the range that `solver` finds for the values of an array of any shape.
-
-    Raises:
-        RecipeError: there is no such solver or format.
-        DataError: the array holds no finite number.
-
-    Example:
-        >>> solve_range([-0.61, -0.52, 1.62], solver="minmax", symmetric=False).hi
-        1.6200000047683716
-    """
-    return solvers.solve(observe(array), Spec(get_format(format), symmetric), solver).range
