@@ -112,7 +112,11 @@ def observe_again(network: Model, changed: Collection[str], samples: Samples, ob
     placement = find_sites(network, facts, task.target, include=task.recipe.include, exclude=task.recipe.exclude)
     taps = _taps(network, placement, facts, task.recipe).less(Taps(tuple(tensors), tuple(channels)))
     subject = Subject(network, facts, divided, replace(observed.source, data_sha256=""))
-    seen, _ = calibrate(subject, taps, replace(task.resources, checkpoint=None), progress=task.progress)
+
+    def progress(_: str, done: int, total: int) -> None:
+        task.progress("calibrating what was scaled", done, total)
+
+    seen, _ = calibrate(subject, taps, replace(task.resources, checkpoint=None), progress=progress)
     whole = Statistics({**tensors, **seen.tensors}, {**channels, **seen.channels})
     return replace(observed, facts=facts, statistics=whole)
 
