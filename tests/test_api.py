@@ -744,7 +744,7 @@ def test_progress_counts_to_the_end_of_each_stage(digits: Digits, batch_size: in
 
 @pytest.mark.parametrize(
     ("effort", "expected"),
-    [("balanced", ["calibrating", "smoothing"]), ("best", ["calibrating", "smoothing", "calibrating", "rounding"])],
+    [("balanced", ["calibrating", "smoothing"]), ("best", ["calibrating", "smoothing", "calibrating what was scaled", "rounding"])],
 )
 def test_progress_counts_to_the_end_of_each_refinement(digits: Digits, effort: str, expected: list[str]) -> None:
     steps: list[tuple[str, int, int]] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,11 +12,11 @@ from tests.graph.networks import Array, network
 
 from zeropoint import api, improve
 from zeropoint.data.split import spread
-from zeropoint.graph.scaling import Scalable, scaling
+from zeropoint.graph.scaling import scaling
 from zeropoint.graph.store import serialize
 from zeropoint.improve import EFFORTS, REFINEMENTS, is_lower
 from zeropoint.plan import Step, from_json, to_json
-from zeropoint.refine.smoothing import Smoothed
+from zeropoint.refine.smoothing import Scalables, Smoothed
 from zeropoint.refine.trial import outputs_of
 from zeropoint.result import Result
 
@@ -93,6 +92,25 @@ def test_what_a_normalization_takes_away_is_clipped() -> None:
     assert "by what the outputs make of it" in changed.reason or refined.plan.scalings
 
 
+def behind_gelu() -> onnx.ModelProto:
+    body = "a = MatMul(x, w) g = Gelu(a) m = MatMul(g, v) y = Add(m, c)"
+    return network(body, inputs=f"float[N,{TOKENS},{WIDTH}] x", weights=WEIGHTS, opset=20)
+
+
+def test_ranges_are_asymmetric_on_a_target_that_has_only_symmetric_ones() -> None:
+    model, data = behind_gelu(), tokens(1, 200)
+    plain, refined = (quantized(model, data, effort=effort, samples=200) for effort in ("fast", "balanced"))
+    assert decibels(refined) > decibels(plain) + 0.5
+    entry = refined.plan.entry("g/scaled")
+    [moved] = [scaling for scaling in refined.plan.scalings if scaling.tied[0].tensor == "g" and not scaling.free]
+    assert (entry.format, entry.symmetric, entry.zero_point) == ("int8", True, (0,))
+    zero = np.float32(-moved.shifts[0]) / np.float32(entry.scale[0])
+    assert zero == pytest.approx(round(float(zero)), abs=1e-4)  # so that zero has a code of its own
+    assert -128 <= round(float(zero)) < -60
+    assert api.lint(serialize(refined.model), target="tensorrt").findings == ()
+    assert "g/scaled" not in quantized(model, data, target="onnxruntime").plan.tensors  # its codes have a zero point for that
+
+
 @pytest.mark.parametrize("effort", ["balanced", "best"])
 def test_a_plan_alone_gives_the_same_bytes(effort: str) -> None:
     model, data = outlier_channels(), tokens(1)
@@ -130,10 +148,10 @@ def test_nothing_is_fitted_to_what_checks(monkeypatch: pytest.MonkeyPatch) -> No
 def test_ranges_are_of_what_the_scaled_network_computes(residual: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The share that was found for a tensor is one of the range that it has got when it was scaled, whatever it is called then."""
 
-    def found(network: object, plan: object, scalables: Sequence[Scalable], *_: object, **__: object) -> Smoothed:
-        one = next(scalable for scalable in scalables if scalable.tensors == ("n",))
+    def found(network: object, plan: object, scalables: Scalables, *_: object, **__: object) -> Smoothed:
+        one = next(scalable for scalable in scalables.by_channel if scalable.tensors == ("n",))
         assert one.free is not residual
-        return Smoothed({"n": 0.5}, (scaling(one, gains(), reason="given"),), {})
+        return Smoothed({"n": 0.5}, (scaling(one, gains(), reason="given"),), {}, {})
 
     monkeypatch.setattr(improve, "smooth", found)
     monkeypatch.setattr(improve, "is_lower", lambda found, known: True)

@@ -15,7 +15,7 @@ from zeropoint.decide import Observed, Task, decide, observe_again
 from zeropoint.graph.facts import Facts
 from zeropoint.graph.materialize import materialize
 from zeropoint.graph.model import Model
-from zeropoint.graph.scalable import find_scalable
+from zeropoint.graph.scalable import find_scalable, find_shiftable
 from zeropoint.graph.scaling import Scalable, apply_scalings
 from zeropoint.graph.sources import sources
 from zeropoint.graph.taps import Taps, peak_bytes, tap, tensor_bytes
@@ -23,7 +23,7 @@ from zeropoint.notes import Note
 from zeropoint.plan import Plan, Scaling, Step, Tied
 from zeropoint.planner import Limits
 from zeropoint.refine.probe import Probe
-from zeropoint.refine.smoothing import Extremes, channel_extremes, sites_to_probe, smooth, wider
+from zeropoint.refine.smoothing import Extremes, Scalables, channel_extremes, sites_to_probe, smooth, wider
 from zeropoint.refine.sweep import sweep, with_swept
 from zeropoint.refine.trial import Outputs, decibels, outputs_of, relative_errors
 
@@ -199,7 +199,7 @@ def _smoothing(work: Work, state: State) -> State | None:
     found = smooth(
         state.network,
         plan,
-        find_scalable(state.network, facts),
+        Scalables(find_scalable(state.network, facts), find_shiftable(state.network, facts)),
         probe,
         extremes=extremes,
         solver=work.task.recipe.solver,
@@ -212,8 +212,9 @@ def _smoothing(work: Work, state: State) -> State | None:
     free = {tied.tensor for scaling in found.scalings if scaling.free for tied in scaling.tied}
     observed = observe_again(network, free, work.samples, state.observed, work.task)
     names = _new_names(found.scalings, network)
-    widths, bounds = ({names.get(tensor, tensor): item for tensor, item in items.items()} for items in (found.widths, found.bounds))
-    decided = decide(network, observed, work.task.target, work.task.recipe, limits=Limits(widths, bounds))  # type: ignore[arg-type]
+    known = (found.widths, found.bounds, found.exact)
+    limits = Limits(*({names.get(tensor, tensor): item for tensor, item in items.items()} for items in known))  # type: ignore[arg-type]
+    decided = decide(network, observed, work.task.target, work.task.recipe, limits=limits)
     detail = f"{len(found.scalings)} tensors scaled, {len(found.widths)} ranges narrowed"
     return State(replace(decided, scalings=(*plan.scalings, *found.scalings)), network, observed, detail)
 

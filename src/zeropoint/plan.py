@@ -126,7 +126,7 @@ class Tied:
 
     def spread(self, values: Sequence[float], default: float) -> npt.NDArray[np.float64]:
         """Return the value of each factor, or `default` for what stays as it is, as an array that broadcasts against the tensor."""
-        return np.array([*values, default], np.float64)[self.numbers()]
+        return np.array([*values, default], np.float64)[self.numbers(), ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,13 +35,19 @@ LARGEST_BIAS_CODE = 2**30  # half of int32's range is left to the sum that the b
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Limits:
-    """What is known of ranges beside statistics, by tensor. widths: shares of the solved range. bounds: beyond which nothing counts."""
+    """What is known of ranges beside statistics, by tensor.
+
+    widths: shares of the solved range. bounds: beyond which nothing counts. exact: ranges that are to be taken as they are.
+    """
 
     widths: Mapping[str, float] = field(default_factory=dict)
     bounds: Mapping[str, Range] = field(default_factory=dict)
+    exact: Mapping[str, Range] = field(default_factory=dict)
 
     def limited(self, tensors: Sequence[str], solved: Range, *, symmetric: bool) -> Range:
         """Return the range of tensors that share one."""
+        if len(tensors) == 1 and tensors[0] in self.exact:
+            return self.exact[tensors[0]]
         width = max(self.widths.get(tensor, 1.0) for tensor in tensors)
         lo, hi = solved.lo * width, solved.hi * width
         if all(tensor in self.bounds for tensor in tensors):

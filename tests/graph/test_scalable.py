@@ -8,7 +8,9 @@ from tests.graph.networks import feed, network
 from tests.graph.scalings import CASES, NAMED, Case, prepared, told
 
 from zeropoint.graph.facts import capture_facts
-from zeropoint.graph.scalable import find_scalable
+from zeropoint.graph.load import load
+from zeropoint.graph.prepare import prepare
+from zeropoint.graph.scalable import find_scalable, find_shiftable
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -109,3 +111,27 @@ def test_a_vector_in_a_product_of_matrices_is_left_as_it_is() -> None:
     model = network("t = MatMul(x, w0) s = Sigmoid(v) a = MatMul(t, s) y = MatMul(t, w1)", inputs="float[4,16] x, float[24] v",
         outputs="y, a", weights={"w0": (16, 24), "w1": (24, 8)})  # fmt: skip
     assert [told(scalable) for scalable in prepared(model)[1]] == ["x | t.0 branch", "t | y.0 branch"]
+
+
+@pytest.mark.parametrize(
+    ("body", "given", "expected"),
+    [
+        pytest.param("a = MatMul(x, w) y = Add(a, b)", {}, [("x", "a")], id="a product with a bias"),
+        pytest.param("y = Gemm(x, w, b)", {}, [("x", "y")], id="Gemm"),
+        pytest.param("y = MatMul(x, w)", {}, [], id="no bias"),
+        pytest.param("a = MatMul(x, w) c = Add(a, b) d = MatMul(x, w) y = Add(c, d)", {}, [], id="a reader of which has none"),
+        pytest.param("a = MatMul(x, w) c = Add(a, b) d = Relu(x) y = Add(c, d)", {}, [("x", "a")], id="others read it, too"),
+        pytest.param("y = MatMul(x, x)", {"inputs": "float[8,8] x"}, [], id="a product of computed matrices"),
+        pytest.param(
+            "y = Conv(x, k, b)", {"inputs": "float[N,8,4,4] x", "weights": {"k": (8, 8, 1, 1), "b": (8,)}}, [], id="a convolution"
+        ),
+    ],
+)
+def test_what_one_number_can_be_subtracted_from_is_found(body: str, given: dict[str, Any], expected: list[tuple[str, str]]) -> None:
+    options = {"inputs": "float[N,8] x", "weights": {"w": (8, 8), "b": (8,)}, **given}
+    proto = network(body, **options)
+    model = load(proto)
+    prepare(model)
+    found = find_shiftable(model, capture_facts(model, feed(proto, 1, batch=2)))
+    assert [(one.tensors[0], one.readers[0].node) for one in found] == expected
+    assert all((one.channels, one.shiftable, one.free) == (1, True, False) for one in found)

@@ -13,6 +13,10 @@ from tests.graph.networks import Feed, feed, network, run, run_all
 from tests.graph.scalings import CASES, NAMED, Case, prepared, told
 
 from zeropoint.errors import PlanError
+from zeropoint.graph.facts import capture_facts
+from zeropoint.graph.load import load
+from zeropoint.graph.prepare import prepare
+from zeropoint.graph.scalable import find_shiftable
 from zeropoint.graph.scaling import Scalable, apply_scalings, scaling
 from zeropoint.graph.store import serialize
 from zeropoint.plan import Scaling
@@ -69,6 +73,18 @@ def test_all_scalings_together_leave_the_outputs(case: Case, shifts: bool) -> No
     assert_same_outputs(model, plain, feed(case.network, 1, batch=3))
     free = all(scalable.free for scalable in found)
     assert (len(list(model.graph)) == len(list(plain.graph))) == free
+
+
+def test_one_number_is_subtracted_by_a_single_node() -> None:
+    proto_ = network("a = MatMul(x, w) y = Add(a, b)", inputs="float[N,8] x", weights={"w": (8, 8), "b": (8,)})
+    plain = load(proto_)
+    prepare(plain)
+    data = feed(proto_, 1, batch=3)
+    [one] = find_shiftable(plain, capture_facts(plain, data))
+    model = scaled(plain, scaling(one, [1.0], [-0.75], reason="a test"))
+    assert [node.op_type for node in model.graph] == ["Add", "MatMul", "Add"]
+    assert_same_outputs(model, plain, data)
+    np.testing.assert_allclose(run_all(proto(model), data)["x/scaled"], data["x"] + 0.75, rtol=1e-6)
 
 
 # --- what is changed ----------------------------------------------------------------------------------------------------------

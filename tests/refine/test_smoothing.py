@@ -8,7 +8,8 @@ from zeropoint.numerics.affine import dequantize_array, qparams_from_range, quan
 from zeropoint.numerics.formats import FORMATS
 from zeropoint.numerics.spec import PerBlock, PerChannel, PerTensor, Spec
 from zeropoint.plan import Tied
-from zeropoint.refine.smoothing import WIDEST, _mean_squares, _Product, _rounded, channel_extremes, factors_of, wider
+from zeropoint.refine.products import Product, _rounded, mean_squares
+from zeropoint.refine.smoothing import WIDEST, channel_extremes, factors_of, wider
 
 INT8 = Spec(FORMATS["int8"], symmetric=True, granularity=PerChannel(0), narrow=True)
 RNG = np.random.default_rng(0)
@@ -76,7 +77,7 @@ def test_extremes_are_those_of_a_slow_loop(tied: Tied, shape: tuple[int, ...]) -
 @pytest.mark.parametrize(("tied", "shape"), TIES.values(), ids=TIES)
 def test_mean_squares_are_those_of_a_slow_loop(tied: Tied, shape: tuple[int, ...]) -> None:
     arrays = [drawn(*shape), drawn(*shape)]
-    found = _mean_squares(tied, arrays, 4)
+    found = mean_squares(tied, arrays, 4)
     for number, place in [*((number, number) for number in range(4)), (-1, 4)]:
         values = [value for x in arrays for value in by_channel(tied, x).get(number, [])]
         assert found[place] == pytest.approx(np.mean(np.square(values)) if values else 0.0, rel=1e-6)
@@ -91,7 +92,7 @@ def test_noise_is_that_of_a_product_with_uncorrelated_inputs(granularity: PerTen
     x = RNG.normal(0.0, 1.0, (400_000, 6)) * np.array([1.0, 2.0, 0.5, 1.0, 3.0, 1.0])
     error = RNG.normal(0.0, 0.1, x.shape)
     spec = INT8.with_granularity(granularity)
-    product = _Product("t", weight, np.arange(6)[None], spec)
+    product = Product("t", weight, np.arange(6)[None], spec)
     of_weights, of_inputs = product.noise(np.append(factors, 1.0), np.append(np.square(x).mean(axis=0), 0.0), np.full(7, 0.01))
     scaled = (weight[0] * factors).astype(np.float32)
     peak = np.abs(scaled).max() if isinstance(granularity, PerTensor) else np.abs(scaled).max(axis=1)

@@ -17,7 +17,7 @@ from zeropoint.graph.prepare import prepare
 from zeropoint.graph.scaling import Scalable
 from zeropoint.plan import Entry, Plan, Reader, Tied
 from zeropoint.refine.probe import Change, Probe
-from zeropoint.refine.smoothing import BETTER, WORTH_A_NODE, Extremes, Smoothed, channel_extremes, smooth, wider
+from zeropoint.refine.smoothing import BETTER, WORTH_A_NODE, Extremes, Scalables, Smoothed, channel_extremes, smooth, wider
 
 WIDTH, SAMPLES = 32, 6
 Judge = Callable[[Array, Array], float]  # of a sample: what its readers should see, and what they do
@@ -99,13 +99,18 @@ WEIGHT = Entry(
 FREE = Scalable(tied=(Tied(tensor="x", shape=(WIDTH,)),), channels=WIDTH, readers=(READER,), shiftable=False, free=True)
 
 
-def smoothed(
-    values: Sequence[Array], scalables: Sequence[Scalable] = (), *, judge: Judge = mean_square, model: Model | None = None
+def smoothed(values: Sequence[Array], scalables: Sequence[Scalable] = (), *, judge: Judge = mean_square, **options: Any) -> Smoothed:
+    return run(Known({"x": values}, judge), scalables, **options)
+
+
+def run(
+    probe: Known,
+    scalables: Sequence[Scalable] = (),
+    *,
+    whole: Sequence[Scalable] = (),
+    model: Model | None = None,
+    changed: Callable[[Entry], Entry] = lambda entry: entry,
 ) -> Smoothed:
-    return run(Known({"x": values}, judge), scalables, model=model)
-
-
-def run(probe: Known, scalables: Sequence[Scalable] = (), *, model: Model | None = None) -> Smoothed:
     def extremes(ties: Mapping[str, tuple[Scalable, Tied]]) -> dict[str, Extremes]:
         found: dict[str, Extremes] = {}
         for tensor, (scalable, tied) in ties.items():
@@ -113,12 +118,12 @@ def run(probe: Known, scalables: Sequence[Scalable] = (), *, model: Model | None
                 found[tensor] = wider(found.get(tensor), channel_extremes(tied, scalable.channels, x))
         return found
 
-    entries = tuple(entry(tensor, values) for tensor, values in probe.held.items())
+    entries = tuple(changed(entry(tensor, values)) for tensor, values in probe.held.items())
     plan = Plan(target="tensorrt", entries=(*entries, WEIGHT))
     return smooth(
         product() if model is None else model,
         plan,
-        scalables,
+        Scalables(scalables, whole),
         cast("Probe", probe),
         extremes=extremes,
         solver="minmax",
@@ -242,3 +247,57 @@ def test_sites_that_make_little_of_the_error_are_left() -> None:
     run(probe, [FREE, replace(FREE, tied=(Tied(tensor="little", shape=(WIDTH,)),))])
     assert probe.asked.count(("little",)) == 1
     assert probe.asked.count(("x",)) > 3
+
+
+# --- ranges that are not around zero ----------------------------------------------------------------------------------------
+
+WHOLE = Scalable(tied=(Tied(tensor="x", shape=(), shifted=True),), channels=1, readers=(READER,), shiftable=True, free=False)
+
+
+def behind_gelu() -> list[Array]:
+    return [np.maximum(x, -0.17) * (x > -2.0) for x in drawn()]
+
+
+@pytest.mark.parametrize("scalables", [[], [FREE]], ids=["unscaled", "scaled"])
+def test_a_range_is_moved_by_whole_steps(scalables: Sequence[Scalable]) -> None:
+    values = [x * np.where(np.arange(WIDTH) == 3, 40.0, 1.0).astype(np.float32) for x in behind_gelu()] if scalables else behind_gelu()
+    found = smoothed(values, scalables, whole=[WHOLE])
+    *scaled, moved = found.scalings
+    assert [scaling.free for scaling in scaled] == [True] * len(scalables)
+    assert (moved.factors, moved.free, len(moved.shifts)) == ((1.0,), False, 1)
+    step = found.exact["x"].hi / 127.0
+    assert np.float32(step) == np.float32(-found.exact["x"].lo / 127.0)
+    assert moved.shifts[0] / step == pytest.approx(round(moved.shifts[0] / step), abs=1e-6)
+    assert moved.shifts[0] > 60 * step
+    factors = np.array(scaled[0].factors) if scaled else np.ones(WIDTH)
+    peak = max(float((x / factors).max()) for x in values)
+    assert 254 * step == pytest.approx(peak + max(float(-(x / factors).min()) for x in values), rel=0.3)
+
+
+@pytest.mark.parametrize(
+    ("values", "options"),
+    [
+        pytest.param(drawn(), {"whole": [WHOLE]}, id="a range around zero"),
+        pytest.param(behind_gelu(), {"whole": []}, id="nothing takes it up"),
+        pytest.param(
+            behind_gelu(), {"whole": [WHOLE], "changed": lambda e: replace(e, format="uint8", symmetric=False)}, id="asymmetric already"
+        ),
+        pytest.param(
+            behind_gelu(),
+            {"whole": [WHOLE], "changed": lambda e: replace(e, readers=(READER, Reader("other", 0)))},
+            id="others read it, too",
+        ),
+        pytest.param(behind_gelu(), {"whole": [WHOLE], "judge": lambda x, seen: 1e-3 + 1e-9 * mean_square(x, seen)}, id="no gain"),
+    ],
+)
+def test_a_range_stays_around_zero(values: Sequence[Array], options: dict[str, Any]) -> None:
+    found = smoothed(values, **options)
+    assert (found.scalings, found.exact) == ((), {})
+
+
+@pytest.mark.parametrize("gain", [1.0, 40.0], ids=["all channels alike", "one outlies"])
+def test_a_branch_scales_or_moves(gain: float) -> None:
+    values = [x * np.where(np.arange(WIDTH) == 3, gain, 1.0).astype(np.float32) for x in behind_gelu()]
+    found = smoothed(values, [replace(FREE, free=False)], whole=[WHOLE])
+    [scaling] = found.scalings
+    assert bool(found.exact) == (len(scaling.shifts) == 1) == (gain == 1.0)

@@ -123,6 +123,21 @@ def _branches(facts: Facts, roots: Mapping[ir.Value, Labels], readers: Mapping[i
                 )
 
 
+def find_shiftable(model: ir.Model, facts: Facts) -> tuple[Scalable, ...]:
+    """Find the tensors from which one number can be subtracted, on a branch, for matrix products that take this up.
+
+    A convolution's kernel ends with its activation, where nothing is to stand between the two and the codes: what it reads is left out.
+    """
+    found = []
+    for value, reading in _weighted_readers(model).items():
+        fact = facts.get(str(value.name))
+        if fact is not None and fact.dtype == FLOAT32 and all(n.op_type != "Conv" and _takes_up_shifts(n, form) for n, form in reading):
+            tied = Tied(tensor=str(value.name), shape=(), shifted=True)
+            readers = tuple(Reader(str(node.name), form.data) for node, form in reading)
+            found.append(Scalable(tied=(tied,), channels=1, readers=readers, shiftable=True, free=False))
+    return tuple(found)
+
+
 # --- shifts ---------------------------------------------------------------------------------------------------------------------
 
 

@@ -200,10 +200,11 @@ def _branch(edits: _Edits, scaling: Scaling) -> None:
     divisor, offset = tied.spread(scaling.factors, 1.0), tied.spread(scaling.shifts, 0.0) if scaling.shifts else None
     first = next(node for node in graph if any(node is reader for reader, _ in readers))
     name = free_name(graph, f"{tied.tensor}/scaled")
-    steps = {"Mul": 1.0 / divisor} if offset is None else {"Mul": 1.0 / divisor, "Add": -offset / divisor}
+    steps = {} if offset is not None and (divisor == 1.0).all() else {"Mul": 1.0 / divisor}
+    steps |= {} if offset is None else {"Add": -offset / divisor}
     scaled = data
     for op_type, constant in steps.items():
-        operand = add_initializer(graph, free_name(graph, f"{name}/{op_type}/constant"), constant.astype(edits.dtype(first)))
+        operand = add_initializer(graph, free_name(graph, f"{name}/{op_type}/constant"), np.asarray(constant, edits.dtype(first)))
         node = ir.node(op_type, inputs=[scaled, operand], name=free_name(graph, f"{name}/{op_type}"))
         scaled = node.outputs[0]
         scaled.name, scaled.type = f"{node.name}/result", data.type

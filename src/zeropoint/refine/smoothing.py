@@ -20,14 +20,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from zeropoint.graph.initializers import constant_array
 from zeropoint.graph.model import Model
 from zeropoint.graph.scaling import Scalable, scaling
 from zeropoint.numerics.affine import QParams, Range, dequantize_array, qparams_from_range, quantize_array
-from zeropoint.numerics.spec import PerBlock, PerChannel, PerTensor, Spec
+from zeropoint.numerics.spec import Spec
 from zeropoint.plan import Entry, Plan, Scaling, Tied
-from zeropoint.refine.linear import linear
 from zeropoint.refine.probe import Change, Probe
+from zeropoint.refine.products import Product, mean_squares, other_axes, products
 from zeropoint.runtime.machine import cores
 from zeropoint.statistics.solvers import solve
 from zeropoint.statistics.tensor import observe
@@ -50,12 +49,24 @@ WORTH_A_NODE = 0.6  # the error that remains where the network gets a node more
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Scalables:
+    """What of a network can be scaled by the channel, and what can be shifted as a whole."""
+
+    by_channel: Sequence[Scalable]
+    whole: Sequence[Scalable] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Smoothed:
-    """widths: of the ranges of tensors, as they are scaled. bounds: of scaled ones, beyond which nothing needs to be told apart."""
+    """widths: of the ranges of tensors, as they are scaled. bounds: of scaled ones, beyond which nothing needs to be told apart.
+
+    exact: ranges of tensors on branches whose steps the shifts are multiples of.
+    """
 
     widths: Mapping[str, float]
     scalings: tuple[Scaling, ...]
     bounds: Mapping[str, Range]
+    exact: Mapping[str, Range]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,24 +80,32 @@ class _Choice:
     shifts: Array64 | None = None
     reason: str = ""
     bounds: Mapping[str, Range] | None = None
+    moved: QParams | None = None  # asymmetric, and had by subtracting a whole number of steps
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Subject:
-    """The sites that one scalable changes, or a single one that nothing can scale."""
+    """The sites that one scalable changes, or a single one that nothing can scale; shiftable: what can move the range of a single one."""
 
     entries: tuple[Entry, ...]
     scalable: Scalable | None
+    shiftable: Scalable | None = None
+
+    @property
+    def ties(self) -> dict[Entry, Tied]:
+        """Which channels of each site are scaled."""
+        return {entry: self.tied(entry.tensor) for entry in self.entries} if self.scalable is not None else {}
 
     def tied(self, tensor: str) -> Tied:
-        assert self.scalable is not None
-        return next(tied for tied in self.scalable.tied if tied.tensor == tensor)
+        known = self.scalable or self.shiftable
+        assert known is not None
+        return next(tied for tied in known.tied if tied.tensor == tensor)
 
 
 def smooth(
     network: Model,
     plan: Plan,
-    scalables: Sequence[Scalable],
+    scalables: Scalables,
     probe: Probe,
     *,
     extremes: Callable[[Mapping[str, tuple[Scalable, Tied]]], Mapping[str, Extremes]],
@@ -101,12 +120,14 @@ def smooth(
         ModelError: a piece of the network cannot be run.
     """
     subjects = list(_subjects(plan, scalables, probe))
-    known = extremes({entry.tensor: (s.scalable, s.tied(entry.tensor)) for s in subjects if s.scalable is not None for entry in s.entries})
+    changed = [(subject, how) for subject in subjects if (how := subject.scalable or subject.shiftable) is not None]
+    known = extremes({entry.tensor: (how, subject.tied(entry.tensor)) for subject, how in changed for entry in subject.entries})
     widths: dict[str, float] = {}
     bounds: dict[str, Range] = {}
+    exact: dict[str, Range] = {}
     scalings: list[Scaling] = []
     with ThreadPoolExecutor(cores()) as executor:
-        searches = [_Search(subject, probe, executor, _products(network, plan, subject), known, solver) for subject in subjects]
+        searches = [_Search(subject, probe, executor, products(network, plan, subject.ties), known, solver) for subject in subjects]
         at_first: dict[_Search, _Choice] = {}
         for done, search in enumerate(searches, start=1):
             probe.advance(search.first, executor)
@@ -125,9 +146,14 @@ def smooth(
                 shifts = () if found.shifts is None else found.shifts
                 scalings.append(scaling(search.subject.scalable, found.factors, shifts, reason=found.reason))
                 bounds |= found.bounds or {}
+            if found.moved is not None and search.subject.shiftable is not None:
+                step, zero_point = float(found.moved.scale), int(found.moved.zero_point)
+                reason = f"{-zero_point} steps, to which zero stays exact"
+                scalings.append(scaling(search.subject.shiftable, [1.0], [-zero_point * step], reason=reason))
+                exact[search.first] = _range_of(step, search.subject.entries[0].spec)
             width = found.width if found.factors is None else found.share
             widths |= {entry.tensor: width for entry in search.subject.entries if width < 1.0}
-    return Smoothed(widths, tuple(scalings), bounds)
+    return Smoothed(widths, tuple(scalings), bounds, exact)
 
 
 def sites_to_probe(network: Model, plan: Plan) -> dict[str, Entry]:
@@ -137,12 +163,17 @@ def sites_to_probe(network: Model, plan: Plan) -> dict[str, Entry]:
     return {entry.tensor: entry for entry in found}
 
 
-def _subjects(plan: Plan, scalables: Sequence[Scalable], probe: Probe) -> Iterator[_Subject]:
+def _range_of(step: float, spec: Spec) -> Range:
+    """Return the range around zero that has steps of that size."""
+    return Range(-spec.qmax * step, spec.qmax * step)
+
+
+def _subjects(plan: Plan, scalables: Scalables, probe: Probe) -> Iterator[_Subject]:
     """Each site once, in the order of the network: with the scalable that changes it, or alone."""
     entries = {entry.tensor: entry for entry in plan.entries if entry.role == "activation" and entry.tensor in probe.places}
     taken: set[str] = set()
     found = []
-    for scalable in scalables:
+    for scalable in scalables.by_channel:
         readers = {(reader.node, reader.input) for reader in scalable.readers}
         mine = [entries[tensor] for tensor in scalable.tensors if tensor in entries]
         if not scalable.free:  # what others read keeps its pair, and its range
@@ -151,63 +182,12 @@ def _subjects(plan: Plan, scalables: Sequence[Scalable], probe: Probe) -> Iterat
             taken.update(scalable.tensors)
             found.append(_Subject(tuple(sorted(mine, key=lambda entry: probe.places[entry.tensor])), scalable))
     found += [_Subject((entry,), None) for tensor, entry in entries.items() if tensor not in taken]
-    yield from sorted(found, key=lambda subject: probe.places[subject.entries[0].tensor])
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Product:
-    """A weighted operator that reads a site: rows (outputs, K) of weights, the channel of each column (groups, K), and what rounds them."""
-
-    tensor: str
-    weight: Array64  # (groups, outputs, K)
-    channels: npt.NDArray[np.intp]
-    spec: Spec
-
-    def noise(self, factors: Array64, power: Array64, rounding: Array64) -> tuple[float, float]:
-        """Return the noise of rounded weights, and that of rounded inputs, in the outputs, relative to their power.
-
-        power, rounding: mean squares of the channels of the input, and of their errors; channels are taken as uncorrelated.
-        """
-        by = factors[self.channels][:, None, :]
-        error = (_rounded(self.weight * by, self.spec) / by) - self.weight
-        columns = np.square(self.weight).sum(axis=1)
-        whole = max(float((columns * power[self.channels]).sum()), float(np.finfo(np.float64).tiny))
-        of_weights = float((np.square(error).sum(axis=1) * power[self.channels]).sum())
-        return of_weights / whole, float((columns * rounding[self.channels]).sum()) / whole
-
-
-def _products(network: Model, plan: Plan, subject: _Subject) -> list[_Product]:
-    """Return the weighted readers of a subject's sites whose columns each belong to a channel."""
-    specs = {reader.node: entry.spec for entry in plan.entries if entry.role == "weight" for reader in entry.readers}
-    nodes = {str(node.name): node for node in network.graph}
-    found: list[_Product] = []
-    for entry in subject.entries if subject.scalable is not None else ():
-        tied = subject.tied(entry.tensor)
-        for node in [nodes[reader.node] for reader in entry.readers if reader.node in specs and reader.input == 0]:
-            how = linear(node)
-            if how is None or tied.axis is None:
-                continue
-            numbers = tied.numbers().reshape(-1)
-            weight = how.matrix(constant_array(node.inputs[1])).astype(np.float64)
-            groups, _, width = weight.shape
-            if groups * width % len(numbers) == 0:
-                channels = np.repeat(numbers, groups * width // len(numbers)).reshape(groups, width)
-                found.append(_Product(entry.tensor, weight, channels, specs[str(node.name)]))
-    return found
-
-
-def _rounded(weights: Array64, spec: Spec) -> Array64:
-    """Return what the codes of weights (groups, outputs, K) stand for, each row or all of them on one scale."""
-    flat = weights.reshape(-1, weights.shape[-1])
-    match spec.granularity:
-        case PerTensor():
-            granularity, peak = spec.granularity, np.abs(flat).max()
-        case PerChannel():
-            granularity, peak = PerChannel(0), np.abs(flat).max(axis=1)  # type: ignore[assignment]
-        case PerBlock():
-            return weights  # blocks follow the channels: scaling them is no burden
-    qparams = qparams_from_range(-peak, peak, spec=spec.with_granularity(granularity))
-    return dequantize_array(quantize_array(flat, qparams), qparams).astype(np.float64).reshape(weights.shape)
+    movable = {scalable.tensors[0]: scalable for scalable in scalables.whole}
+    for subject in sorted(found, key=lambda subject: probe.places[subject.entries[0].tensor]):
+        only = subject.entries[0] if len(subject.entries) == 1 else None
+        whole = movable.get(only.tensor) if only is not None and only.symmetric and only.spec.format.signed else None
+        takes = whole is not None and only is not None and {*only.readers} == {*whole.readers}
+        yield replace(subject, shiftable=whole if takes else None)
 
 
 def _quantized(qparams: QParams, factor: Array | None = None, shift: Array | None = None) -> Change:
@@ -227,7 +207,7 @@ class _Search:
     subject: _Subject
     probe: Probe
     executor: ThreadPoolExecutor
-    products: Sequence[_Product]
+    products: Sequence[Product]
     known: Mapping[str, Extremes]
     solver: str
 
@@ -237,23 +217,48 @@ class _Search:
         return self.subject.entries[0].tensor
 
     def best(self, found: _Choice) -> _Choice:
-        """Return the best choice: `found`, narrower ranges, or scaled channels."""
+        """Return the best choice: `found`, narrower ranges, scaled channels, or ranges that are not around zero."""
         for width in WIDTHS:
             tried = self.narrower(width)
             if not _is_better(tried, found, BETTER):
                 break
             found = tried
-        scalable = self.subject.scalable
-        if scalable is None:
-            return found
+        scaled = found if self.subject.scalable is None else self._best_scaled(found, self.subject.scalable)
+        if self.subject.shiftable is None:
+            return scaled
+        if scaled.factors is None or (self.subject.scalable is not None and self.subject.scalable.free):
+            return self._moved(scaled)
+        moved = self._moved(found)  # on the same branch there is room for one of both, and a single number is the safer one
+        return scaled if _is_better(scaled, moved, BETTER) else moved
+
+    def _best_scaled(self, found: _Choice, scalable: Scalable) -> _Choice:
         scaled = min(self._candidates(scalable, found.width), key=lambda choice: float(choice.errors.mean()))
-        found = scaled if _is_better(scaled, found, BETTER if scalable.free else WORTH_A_NODE) else found
-        for share in SHARES if found.factors is not None else ():
-            tried = self._scaled(replace(found, share=share))
-            if not _is_better(tried, found, BETTER):
+        if not _is_better(scaled, found, BETTER if scalable.free else WORTH_A_NODE):
+            return found
+        for share in SHARES:
+            tried = self._scaled(replace(scaled, share=share))
+            if not _is_better(tried, scaled, BETTER):
                 break
-            found = tried
-        return found
+            scaled = tried
+        return scaled
+
+    def _moved(self, found: _Choice) -> _Choice:
+        """Return the choice with an asymmetric range where that is worth a node, as narrow as is best then."""
+        entry = self.subject.entries[0]
+        factors = found.factors
+        factor = np.ones(()) if factors is None else self.subject.tied(entry.tensor).spread(factors.tolist(), 1.0)
+        scaled = [x / factor for x in self.probe.values(entry.tensor)]
+        best = found
+        for width in (1.0, *WIDTHS):
+            lo, hi = self._extremes(entry, width) / (1.0 if factors is None else np.append(factors, 1.0))
+            qparams = self._solved(scaled, Range(float(lo.min()), float(hi.max())), replace(entry.spec, symmetric=False))
+            errors = self._errors({entry.tensor: _quantized(qparams, factor.astype(np.float32), np.zeros((), np.float32))}, factors)
+            tried = replace(found, errors=errors, moved=qparams)
+            if _is_better(tried, best, BETTER):
+                best = tried
+            elif best is not found:
+                break
+        return best
 
     def _candidates(self, scalable: Scalable, width: float) -> Iterator[_Choice]:
         lo, hi = self._bounds_of_channels(width)
@@ -279,7 +284,7 @@ class _Search:
             assert self.subject.scalable is not None  # else there are no products
             tied, count = self.subject.tied(product.tensor), self.subject.scalable.channels
             values = self.probe.values(product.tensor)[:ROUGHLY]
-            power, rounding = (_mean_squares(tied, arrays, count) for arrays in (values, [changes[product.tensor](x) - x for x in values]))
+            power, rounding = (mean_squares(tied, arrays, count) for arrays in (values, [changes[product.tensor](x) - x for x in values]))
             noise = product.noise(np.append(np.ones(count) if factors is None else factors, 1.0), power, rounding)
             of_weights, of_inputs = of_weights + noise[0], of_inputs + noise[1]
         return errors * (1.0 + of_weights / of_inputs) if of_inputs > 0.0 else errors
@@ -295,12 +300,15 @@ class _Search:
             factor, shift = (tied.spread(v.tolist(), d).astype(np.float32) for v, d in ((factors, 1.0), (moved, 0.0)))
             lo, hi = (self._extremes(entry, choice.width) - np.append(moved, 0.0)) / np.append(factors, 1.0)
             bounds[entry.tensor] = Range(float(lo.min()), float(hi.max()))
-            scaled = [((x - shift) / factor).reshape(-1) for x in self.probe.values(entry.tensor)]
-            seen = observe(np.clip(np.concatenate([x[:: x.size // ELEMENTS + 1 | 1] for x in scaled]), lo.min(), hi.max()))
-            found = solve(seen, entry.spec, self.solver).range
-            qparams = qparams_from_range(found.lo * choice.share, found.hi * choice.share, spec=entry.spec)
-            changes[entry.tensor] = _quantized(qparams, factor, shift)
+            scaled = [(x - shift) / factor for x in self.probe.values(entry.tensor)]
+            changes[entry.tensor] = _quantized(self._solved(scaled, bounds[entry.tensor], entry.spec, choice.share), factor, shift)
         return replace(choice, errors=self._errors(changes, factors), bounds=bounds if choice.width < 1.0 else None)
+
+    def _solved(self, arrays: Sequence[Array], bounds: Range, spec: Spec, share: float = 1.0) -> QParams:
+        """Return the numbers of that share of the range that is solved for what of `arrays` lies within `bounds`."""
+        some = [x.reshape(-1)[:: x.size // ELEMENTS + 1 | 1] for x in arrays]
+        found = solve(observe(np.clip(np.concatenate(some), bounds.lo, bounds.hi)), spec, self.solver).range
+        return qparams_from_range(found.lo * share, found.hi * share, spec=spec)
 
     def _bounds_of_channels(self, width: float) -> tuple[Array64, Array64]:
         """Return the extremes of each channel, relative to the largest of its tensor where there are several."""
@@ -323,31 +331,14 @@ class _Search:
         return peaks[:-1] if peaks[:-1].any() else np.ones(scalable.channels)
 
 
-def _mean_squares(tied: Tied, arrays: Sequence[Array], count: int) -> Array64:
-    """Return the mean square of each channel (channels + 1,), the last one of what stays."""
-    sums, elements = np.zeros(count + 1), np.zeros(count + 1)
-    numbers = tied.numbers()
-    for x in arrays:
-        by_channel = np.square(x, dtype=np.float64).mean(axis=_other_axes(tied, x)).reshape(-1)
-        np.add.at(sums, numbers.reshape(-1), by_channel)
-        np.add.at(elements, numbers.reshape(-1), 1.0)
-    return sums / np.maximum(1.0, elements)
-
-
 def channel_extremes(tied: Tied, count: int, x: Array) -> Extremes:
     """Return the least and the largest value of each of `count` channels and, last, of what stays: (count + 1,), 0 where nothing is."""
     lo, hi = np.full(count + 1, np.inf), np.full(count + 1, -np.inf)
     numbers = tied.numbers()
-    others = _other_axes(tied, x)
+    others = other_axes(tied, x)
     np.minimum.at(lo, numbers.reshape(-1), x.min(axis=others).reshape(-1))
     np.maximum.at(hi, numbers.reshape(-1), x.max(axis=others).reshape(-1))
     return np.where(lo <= hi, lo, 0.0), np.where(lo <= hi, hi, 0.0)
-
-
-def _other_axes(tied: Tied, x: Array) -> tuple[int, ...]:
-    """Return the axes of `x` along which the channel stays the same."""
-    shape = tied.shape
-    return tuple(axis for axis in range(x.ndim) if axis - x.ndim < -len(shape) or shape[axis - x.ndim] == 1)
 
 
 def wider(known: Extremes | None, seen: Extremes) -> Extremes:
