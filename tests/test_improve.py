@@ -109,6 +109,8 @@ def test_ranges_are_asymmetric_on_a_target_that_has_only_symmetric_ones() -> Non
     assert -128 <= round(float(zero)) < -60
     assert api.lint(serialize(refined.model), target="tensorrt").findings == ()
     assert "g/scaled" not in quantized(model, data, target="onnxruntime").plan.tensors  # its codes have a zero point for that
+    kept = quantized(model, data, samples=200, bias="kept").plan
+    assert not any(len(scaling.shifts) == 1 for scaling in kept.scalings)
 
 
 @pytest.mark.parametrize("effort", ["balanced", "best"])

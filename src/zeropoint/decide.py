@@ -113,8 +113,8 @@ def observe_again(network: Model, changed: Collection[str], samples: Samples, ob
     taps = _taps(network, placement, facts, task.recipe).less(Taps(tuple(tensors), tuple(channels)))
     subject = Subject(network, facts, divided, replace(observed.source, data_sha256=""))
 
-    def progress(_: str, done: int, total: int) -> None:
-        task.progress("calibrating what was scaled", done, total)
+    def progress(stage: str, done: int, total: int) -> None:
+        task.progress(stage.replace("calibrating", "calibrating what was scaled", 1), done, total)
 
     seen, _ = calibrate(subject, taps, replace(task.resources, checkpoint=None), progress=progress)
     whole = Statistics({**tensors, **seen.tensors}, {**channels, **seen.channels})

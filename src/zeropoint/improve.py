@@ -196,10 +196,12 @@ def _smoothing(work: Work, state: State) -> State | None:
                 known[tensor] = wider(known.get(tensor), channel_extremes(tied, scalable.channels, array))
         return known
 
+    # What is added meets the rounding errors of the weights, which corrected biases take back.
+    shiftable = find_shiftable(state.network, facts) if work.task.recipe.bias == "corrected" else ()
     found = smooth(
         state.network,
         plan,
-        Scalables(find_scalable(state.network, facts), find_shiftable(state.network, facts)),
+        Scalables(find_scalable(state.network, facts), shiftable),
         probe,
         extremes=extremes,
         solver=work.task.recipe.solver,

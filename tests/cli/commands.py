@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 QUANTIZE = ("quantize", "digits.onnx", "--data", "few.npy", "--target", "tensorrt", "--samples", "8")
-ESTIMATE = re.compile(r"calibrating \(about \d+ MB\)\n")  # all that stands on standard error where nothing goes wrong
+ESTIMATE = re.compile(r"(calibrating( what was scaled)? \(about \d+ MB\)\n)+")  # all that stands on standard error where nothing goes wrong
 
 
 @dataclass(frozen=True)
