@@ -5,10 +5,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.installed-bench
+DOCS_STAMP := $(VENV)/.installed-docs
 BENCHMARKS := benchmarks/statistics_designs.py benchmarks/fidelity.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test docs-check format lint types layers check bench bench-peers bench-calibration bench-accuracy wheel clean
+.PHONY: help setup demo test docs-check format lint types layers check bench bench-peers bench-calibration bench-accuracy docs recording wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,7 +19,7 @@ setup: $(STAMP) ## make the virtual environment
 # The stamp is written last, so that an interrupted installation is done again.
 $(STAMP): pyproject.toml hatch_build.py $(wildcard src/zeropoint/native/*.c)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,openvino]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,openvino,report]"
 	@touch $@
 
 demo: $(STAMP) ## quantize a small network and show what it cost
@@ -64,8 +65,20 @@ bench-calibration: $(BENCH_STAMP) bench-peers ## measure the time and memory of 
 bench-accuracy: $(BENCH_STAMP) bench-peers ## measure what quantizing costs in accuracy, by zeropoint at each effort and by its peers
 	$(BIN)/python benchmarks/accuracy.py --draws 3
 
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
+	@touch $@
+
+# Not --quiet, which would pass over warnings. The generator's makers announce a successor at each build: that concerns no page.
+docs: $(DOCS_STAMP) ## build the documentation into site/, with all links checked; needs no network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean
+	@echo "site/index.html"
+
+recording: $(STAMP) ## record the terminal for the README, in docs/images/quantize.svg
+	$(BIN)/python scripts/record_terminal.py
+
 wheel: $(STAMP) ## build the wheel into dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist site .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

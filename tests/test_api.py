@@ -38,7 +38,7 @@ every_target = pytest.mark.parametrize("target", TARGETS)
 HEAD = '<ir_version: 8, opset_import: ["" : 17]> g '
 
 
-def fake_latency(float_run: Callable[[], object], quantized_run: Callable[[], object], *, runtime: str) -> Latency:
+def fake_latency(float_run: Callable[[], object], quantized_run: Callable[[], object], *, runtime: str, meter: object) -> Latency:
     float_run()
     quantized_run()
     return Latency(runtime=runtime, float_ms=2.0, quantized_ms=1.0, ratio=0.5, rounds=1)

@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from zeropoint.api import inspect, lint, quantize, solve, solve_range
+    from zeropoint.api import bench, compare, doctor, inspect, lint, quantize, solve, solve_range
     from zeropoint.errors import DataError, ModelError, OutputError, PlanError, RecipeError, ZeropointError
     from zeropoint.numerics.affine import QParams, Range, dequantize_array, qparams_from_range, quantize_array
     from zeropoint.numerics.formats import FORMATS
@@ -19,6 +19,9 @@ _HOMES = {
     "solve": "zeropoint.api.quantizing",
     "inspect": "zeropoint.api.inspecting",
     "lint": "zeropoint.api.inspecting",
+    "compare": "zeropoint.api.comparing",
+    "bench": "zeropoint.api.benching",
+    "doctor": "zeropoint.api.machine",
     # arrays
     "quantize_array": "zeropoint.numerics.affine",
     "dequantize_array": "zeropoint.numerics.affine",
@@ -46,6 +49,9 @@ __all__ = [  # noqa: RUF022  (grouped as _HOMES is)
     "solve",
     "inspect",
     "lint",
+    "compare",
+    "bench",
+    "doctor",
     # arrays
     "quantize_array",
     "dequantize_array",

@@ -13,6 +13,9 @@ from zeropoint.graph.model import Model
 from zeropoint.graph.store import save, write_text
 from zeropoint.notes import Note, counted
 from zeropoint.plan import Plan, to_json
+from zeropoint.progress import Progress, silent
+from zeropoint.report.page import write
+from zeropoint.report.quantization import quantization_page
 from zeropoint.runtime.onnxruntime import Session
 from zeropoint.summary import Row, step_text, summary_rows, verdict
 from zeropoint.targets import Target
@@ -49,6 +52,19 @@ class Result:
         write_text(plan_path(path), texts[0])
         return path, plan_path(path)
 
+    def report(self, path: str | Path, *, samples: int = 8, command: str = "", progress: Progress = silent) -> Path:
+        """Write what was done and measured as one HTML file, which needs no network, whole or not at all; return its path.
+
+        `samples` of those that judge are run once more, to tell how near each layer is to the float network. command: what was typed to
+        make the result, which the report shows.
+
+        Raises:
+            RecipeError: a library that draws it is not installed: pip install "zeropoint[report]".
+            DataError: a sample cannot be read any more.
+            OutputError: the file cannot be written.
+        """
+        return write(quantization_page(self, self.material, samples=samples, command=command, progress=progress), path)
+
     @property
     def summary(self) -> str:
         """The verdict, a table of what it cost and what it brought, and what each refinement did; plain text."""
@@ -73,6 +89,11 @@ def _check_loads(path: Path) -> None:
 def plan_path(model: Path) -> Path:
     """Return where the plan of the model at `model` is written: beside it."""
     return model.with_name(f"{model.name}.plan.json")
+
+
+def report_path(model: Path) -> Path:
+    """Return where the report of the model at `model` is written: beside it."""
+    return model.with_name(f"{model.name}.report.html")
 
 
 def _cells(row: Row) -> tuple[str, str, str, str]:

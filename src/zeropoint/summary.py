@@ -96,8 +96,8 @@ def summary_rows(evidence: Evidence) -> list[Row]:
     rows = [
         Row(
             "size",
-            _size_text(evidence.float_bytes),
-            _size_text(evidence.quantized_bytes),
+            size_text(evidence.float_bytes),
+            size_text(evidence.quantized_bytes),
             f"{evidence.size_ratio:.2f} of float",
         ),
         Row("operators in integers", "", str(evidence.coverage.quantized), f"of {evidence.coverage.candidates} that could be"),
@@ -114,10 +114,31 @@ def summary_rows(evidence: Evidence) -> list[Row]:
                 f"{latency.ratio:.2f} of float",
             )
         )
+        if latency.float_joules is not None and latency.quantized_joules is not None:
+            before, after = latency.float_joules, latency.quantized_joules
+            rows.append(
+                Row("energy for one run", joules_text(before), joules_text(after), f"{after / before:.2f} of float" if before else "")
+            )
     return rows
 
 
-def _size_text(size: int) -> str:
+def joules_text(joules: float) -> str:
+    """Write an energy.
+
+    Example:
+        >>> joules_text(0.01234), joules_text(2.5)
+        ('12.3 mJ', '2.50 J')
+    """
+    return f"{joules:.2f} J" if joules >= 1 else f"{1e3 * joules:.3g} mJ"
+
+
+def size_text(size: int) -> str:
+    """Return a number of bytes in MB or kB.
+
+    Example:
+        >>> size_text(134_000), size_text(990)
+        ('0.13 MB', '0.99 kB')
+    """
     return f"{size / MEGABYTE:.2f} MB" if size >= 0.1 * MEGABYTE else f"{size / KILOBYTE:.2f} kB"
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-QUANTIZE = ("quantize", "digits.onnx", "--data", "few.npy", "--target", "tensorrt", "--samples", "8")
+QUANTIZE = ("quantize", "digits.onnx", "--data", "few.npy", "--target", "tensorrt", "--samples", "8", "--no-report")
 ESTIMATE = re.compile(r"(calibrating( what was scaled)? \(about \d+ MB\)\n)+")  # all that stands on standard error where nothing goes wrong
 
 

@@ -19,7 +19,7 @@ from zeropoint.plan import load_plan
 from zeropoint.rules import Finding, Lint
 from zeropoint.targets import TARGETS
 
-SOLVE = ("solve", "digits.stats", "digits.onnx", "--target")
+SOLVE = ("solve", "digits.stats", "digits.onnx", "--no-report", "--target")
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_command_and_function_give_the_same(solvable: Place, zeropoint: Zeropoin
     assert Path("own.onnx").read_bytes() == serialize(result.model)
     assert load_plan("own.onnx.plan.json") == result.plan
     document = json.loads(run.out)
-    assert list(document) == ["model", "plan", "target", "verdict", "evidence", "provenance", "steps", "notes", "next"]
+    assert list(document) == ["model", "plan", "report", "target", "verdict", "evidence", "provenance", "steps", "notes", "next"]
     assert (document["model"], document["target"], document["provenance"]["solver"]) == ("own.onnx", target, "minmax")
 
 

@@ -276,3 +276,15 @@ def test_labels_beyond_the_classes_judge_nothing(highest: int, judged: bool) -> 
     logits = np.random.default_rng(3).standard_normal((4, 5)).astype(np.float32)
     found = compare_one([logits], [logits], [0, 1, 2, highest])
     assert (found.accuracy is not None, found.float_accuracy is not None, found.agreement) == (judged, judged, 1.0)
+
+
+def test_each_sample_is_kept_by_itself_but_neither_printed_nor_compared() -> None:
+    reference = [f32([[1, 2], [3, 1]]), f32([[0, 4]])]
+    quantized = [f32([[1, 2], [3, 4]]), f32([[np.nan, 4]])]
+    found = compare_one(reference, quantized)
+    assert found.sample_db is not None and found.classes is not None
+    assert found.sample_db.tolist() == [math.inf, pytest.approx(10 * math.log10(10 / 9)), -math.inf]
+    assert found.classes.tolist() == [[1, 1], [0, 1], [1, -2]]
+    assert "sample_db" not in repr(found) and "classes" not in repr(found)
+    assert found == compare_one(reference, quantized)
+    assert compare_one([np.ones((1, 3, 2), np.float32)], [np.ones((1, 3, 2), np.float32)]).classes is None

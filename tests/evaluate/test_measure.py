@@ -35,7 +35,7 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The runtimes that were timed, in place of a stopwatch."""
     runtimes: list[str] = []
 
-    def compare_latency(float_run: Callable[[], object], quantized_run: Callable[[], object], *, runtime: str) -> Latency:
+    def compare_latency(float_run: Callable[[], object], quantized_run: Callable[[], object], *, runtime: str, meter: object) -> Latency:
         float_run()
         quantized_run()
         runtimes.append(runtime)

@@ -1,7 +1,10 @@
 """The facade: everything that the command line does, as functions."""
 
+from zeropoint.api.benching import bench
+from zeropoint.api.comparing import compare
 from zeropoint.api.inspecting import inspect, lint
+from zeropoint.api.machine import doctor
 from zeropoint.api.quantizing import quantize, solve
 from zeropoint.api.ranges import solve_range
 
-__all__ = ["inspect", "lint", "quantize", "solve", "solve_range"]
+__all__ = ["bench", "compare", "doctor", "inspect", "lint", "quantize", "solve", "solve_range"]

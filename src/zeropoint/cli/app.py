@@ -7,14 +7,18 @@ from typing import Annotated
 
 import typer
 
-from zeropoint.cli.commands import inspect, lint, quantize, solve
+from zeropoint.cli.commands import bench, compare, doctor, inspect, lint, quantize, solve, view
 
 # The order of `zeropoint --help`.
 COMMANDS = (
     (quantize.quantize, quantize.EXAMPLE),
     (solve.solve, solve.EXAMPLE),
     (inspect.inspect, inspect.EXAMPLE),
+    (view.view, view.EXAMPLE),
     (lint.lint, lint.EXAMPLE),
+    (compare.compare, compare.EXAMPLE),
+    (bench.bench, bench.EXAMPLE),
+    (doctor.doctor, doctor.EXAMPLE),
 )
 
 app = typer.Typer(

@@ -21,8 +21,8 @@ DRAWN_PER_SECOND = 4  # it runs beside the network, and takes a part of a proces
 
 
 @contextmanager
-def progress(*, shown: bool) -> Iterator[Report]:
-    """Give a progress callback that draws a bar for each stage, for as long as it lasts.
+def progress(*, shown: bool, unit: str = "batches") -> Iterator[Report]:
+    """Give a progress callback that draws a bar for each stage, for as long as it lasts; `unit` is what its steps are.
 
     Where standard error is no terminal, it prints a line of what the run is about to take, and nothing of how far it has come.
     """
@@ -32,7 +32,7 @@ def progress(*, shown: bool) -> Iterator[Report]:
     elif not console.is_terminal:
         yield _announce
     else:
-        with _bars(console) as bars:
+        with _bars(console, unit) as bars:
             tasks: dict[str, TaskID] = {}
 
             def report(stage: str, done: int, total: int) -> None:
@@ -50,8 +50,8 @@ def _announce(stage: str, done: int, total: int) -> None:
         render.errors.print(Text(stage), soft_wrap=True)
 
 
-def _bars(console: Console) -> Progress:
-    unit = " batches/s" if console.width >= ROOMY else "/s"
+def _bars(console: Console, steps: str) -> Progress:
+    unit = f" {steps}/s" if console.width >= ROOMY else "/s"
     return Progress(
         TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=console.width >= TIGHT)),
         BarColumn(bar_width=None),

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from zeropoint.errors import RecipeError
-from zeropoint.result import plan_path
+from zeropoint.result import plan_path, report_path
 
 
 def destination(model: Path, output: Path | None, *, spared: Mapping[str, Path | None], checkpoint: Path | None = None) -> Path:
-    """Return the file to write: `output`, or NAME.int8.onnx here; neither it nor its plan takes the place of a file in `spared`.
+    """Return the file to write: `output`, or NAME.int8.onnx here; neither it nor what lies beside it takes the place of a file in `spared`.
 
     spared: files that the command was given, by what they are to it ("which --plan reads"). checkpoint: another, which is written too.
 
@@ -24,7 +24,8 @@ def destination(model: Path, output: Path | None, *, spared: Mapping[str, Path |
     if file.is_dir():
         raise RecipeError(f"--output: found the folder {file}, expected the name of the file to write; add one, as in model.int8.onnx")
     check_folder("--output", file)
-    for written, what in ((file, str(file)), (plan_path(file), f"the plan of {file}")):
+    beside = ((plan_path(file), f"the plan of {file}"), (report_path(file), f"the report of {file}"))
+    for written, what in ((file, str(file)), *beside):
         for role, path in {**spared, "which --checkpoint names": checkpoint}.items():
             if path is not None and _same(written, path):
                 raise RecipeError(f"--output: {what} would be written over {path}, {role}; name another file")
@@ -44,6 +45,19 @@ def check_folder(option: str, file: Path) -> None:
         raise RecipeError(f"{option}: folder {folder} does not exist; make it first, so that no work is lost")
     if not os.access(folder, os.W_OK):
         raise RecipeError(f"{option}: folder {folder} cannot be written to; choose another one, so that no work is lost")
+
+
+def check_page(file: Path, *, model: Path, option: str = "--report") -> None:
+    """Refuse a file for `option` that is no file, cannot be written or is the model itself.
+
+    Raises:
+        RecipeError: it is one of these.
+    """
+    if file.is_dir():
+        raise RecipeError(f"{option}: found the folder {file}, expected the name of the file to write, as in report.html")
+    check_folder(option, file)
+    if _same(file, model):
+        raise RecipeError(f"{option}: found {file}, which is the model itself, expected another file; it is never overwritten")
 
 
 def _same(written: Path, given: Path) -> bool:

@@ -31,6 +31,7 @@ Target = Annotated[
 Output = Annotated[Path | None, option("FILE", "The file to write; NAME.int8.onnx, here, if absent.", names=("--output", "-o"))]
 Json = Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON document instead of tables.")]
 Quiet = Annotated[bool, option("", "Print nothing but errors.", names=("--quiet", "-q"))]
+Report = Annotated[bool, typer.Option("--report/--no-report", metavar="", help="Write an HTML report beside the model.")]
 
 # what is calibrated on
 Data = Annotated[
@@ -82,3 +83,35 @@ ViewTarget = Annotated[
 ]
 Shapes = Annotated[list[str] | None, typer.Option("--shape", metavar="SHAPE", help="INPUT=1x3x640x640, for inputs with dynamic axes.")]
 EveryLayer = Annotated[bool, typer.Option("--all", metavar="", help="List every layer.")]
+ReportFile = Annotated[Path | None, option("FILE", "Write an HTML page of it too, with every layer.", names=("--report",))]
+
+# what is benchmarked
+Models = Annotated[
+    list[str], typer.Argument(metavar="MODEL", help="ONNX files; the others are compared with the first.", show_default=False)
+]
+Runtimes = Annotated[str, option("NAMES", "Of onnxruntime, openvino and tensorrt, with commas between them.", names=("--runtime", "-r"))]
+Threads = Annotated[int, option("N", "Threads of one run; 0 for the runtime's own choice.")]
+BenchBatch = Annotated[int | None, option("N", "Samples in a run, where the batch axis is dynamic; 1 if absent.", names=("--batch",))]
+Seconds = Annotated[float, option("SECONDS", "How long each model is timed on each runtime.", names=("--time",))]
+BenchProvider = Annotated[str, option("NAME", "What of ONNX Runtime runs the models: cpu, cuda, ...", names=("--provider",))]
+Save = Annotated[Path | None, option("FILE", "Write what was measured as JSON, for --against.", names=("--save",))]
+Against = Annotated[Path | None, option("FILE", "Compare with this one that --save wrote; exit code 3 if slower.", names=("--against",))]
+Tolerance = Annotated[str, option("SHARE", "How much slower than --against is still well.", names=("--tolerance",))]
+BenchReport = Annotated[Path | None, option("FILE", "Write an HTML page of it too.", names=("--report",))]
+By = Annotated[str, option("FIGURES", "What is compared: latency, ratio (to the first model), or both.", names=("--by",))]
+
+# what this machine is asked
+Measure = Annotated[bool, typer.Option(" /--no-measure", metavar="", help="Time nothing; the rest takes a second.", show_default=False)]
+
+# how a graph is shown
+Port = Annotated[int | None, typer.Option("--port", metavar="N", help="Of the address; a free one if absent.")]
+Browser = Annotated[bool, typer.Option(" /--no-browser", metavar="", help="Open no browser, only print the address.", show_default=False)]
+
+# what is compared
+Reference = Annotated[Path, typer.Argument(metavar="A", help="The ONNX network that the other is judged by.", show_default=False)]
+Compared = Annotated[Path, typer.Argument(metavar="B", help="The ONNX network that is judged.", show_default=False)]
+ComparedSamples = Annotated[int, option("N", "How many samples the outputs are compared on.", names=("--samples",))]
+LayerSamples = Annotated[int, option("N", "How many of these the layers are compared on.")]
+ComparedLabels = Annotated[str, option("LABELS", "Classes of the samples: 'folder', 'stem', .csv, .npy or .txt.", names=("--labels",))]
+ComparedSeed = Annotated[int, option("N", "Of random data.", names=("--seed",))]
+ComparisonReport = Annotated[Path | None, option("FILE", "Write it all to this HTML file.", names=("--report",))]

@@ -11,12 +11,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from zeropoint.api import quantize
+from zeropoint.api import bench, compare, quantize
 from zeropoint.errors import ZeropointError
 from zeropoint.notes import Note, counted
 from zeropoint.result import Result
@@ -25,7 +26,9 @@ from zeropoint.summary import bad_news, step_text, summary_rows, verdict
 
 MOST_NOTES = 12
 MOST_PLACES = 3
-PARAMETERS = frozenset(signature(quantize).parameters) - {"model"}
+PARAMETERS = frozenset(name for function in (quantize, compare, bench) for name in signature(function).parameters)
+PARAMETERS -= {"model", "models", "a", "b"}
+OTHER_NAMES = {"runtimes": "runtime", "seconds": "time"}  # of options that are not called as the parameter that they mirror
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
@@ -38,7 +41,8 @@ def show_error(error: ZeropointError) -> None:
 def _with_option(message: str) -> str:
     """Begin the message with the option as it is typed here, where it begins with the parameter that the option mirrors."""
     parameter, colon, rest = message.partition(":")
-    return f"--{parameter.replace('_', '-')}{colon}{rest}" if parameter in PARAMETERS else message
+    option = OTHER_NAMES.get(parameter, parameter).replace("_", "-")
+    return f"--{option}{colon}{rest}" if parameter in PARAMETERS else message
 
 
 def show_result(result: Result, written: Sequence[Path]) -> None:
@@ -57,7 +61,7 @@ def show_result(result: Result, written: Sequence[Path]) -> None:
     if result.evidence.evaluation_data:
         console.print(Text(f"judged on {result.evidence.evaluation_data}"), soft_wrap=True)
     show_notes(result.notes, rest=f"see {written[1]}")
-    console.print(Text(f"\nwrote {written[0]} and {written[1]}"), soft_wrap=True)
+    console.print(Text(f"\nwrote {', '.join(map(str, written[:-1]))} and {written[-1]}"), soft_wrap=True)
     console.print(Text(f"next: {result.next_command(written[0])}", style="bold"), soft_wrap=True)
 
 
@@ -107,6 +111,7 @@ def result_document(result: Result, written: Sequence[Path]) -> dict[str, Any]:
     return {
         "model": str(written[0]),
         "plan": str(written[1]),
+        "report": str(written[2]) if len(written) > 2 else None,
         "target": result.plan.target,
         "verdict": verdict(result),
         "evidence": document(result.evidence),
@@ -118,14 +123,14 @@ def result_document(result: Result, written: Sequence[Path]) -> dict[str, Any]:
 
 
 def document(value: Any) -> Any:
-    """Return a dataclass as JSON values; infinities, which JSON lacks, become strings."""
+    """Return a dataclass as JSON values; infinities, which JSON lacks, become strings, and arrays stay out."""
     return _finite(asdict(value))
 
 
 def _finite(value: Any) -> Any:
     match value:
         case dict():
-            return {key: _finite(item) for key, item in value.items()}
+            return {key: _finite(item) for key, item in value.items() if not isinstance(item, np.ndarray)}
         case list() | tuple():
             return [_finite(item) for item in value]
         case float() if not math.isfinite(value):

@@ -28,6 +28,8 @@ class OutputFidelity:
     equals the label; None where the output does not look like logits, or has not one row for each label.
     incomparable: samples whose shape differs between the networks, or that hold NaN or infinity in either. Their error counts as
     infinite, so that with a single one sqnr_db is -inf, max_error inf and cosine NaN; a NaN agrees with no class and no label.
+    sample_db: each sample's own SQNR, (samples,), in the order of the feeds; classes: the largest class of each in the float and in the
+    quantized network, (samples, 2), below 0 for NaN, None where the output does not look like logits. Neither is compared or printed.
     """
 
     output: str
@@ -40,6 +42,8 @@ class OutputFidelity:
     agreement: float | None
     float_accuracy: float | None
     accuracy: float | None
+    sample_db: npt.NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
+    classes: npt.NDArray[np.int64] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(slots=True)
@@ -134,6 +138,8 @@ def _fidelity(name: str, sums: _Sums, labels: Labels | None) -> OutputFidelity:
         agreement=float((ours[:, 0] == ours[:, 1]).mean()) if ours is not None else None,
         float_accuracy=float((ours[:, 0] == labels).mean()) if judged else None,  # type: ignore[index]
         accuracy=float((ours[:, 1] == labels).mean()) if judged else None,  # type: ignore[index]
+        sample_db=per_sample,
+        classes=ours,
     )
 
 

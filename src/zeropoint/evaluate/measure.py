@@ -20,6 +20,7 @@ from zeropoint.plan import Plan
 from zeropoint.progress import Progress
 from zeropoint.rules import lint_model
 from zeropoint.runtime import open_runtime
+from zeropoint.runtime.energy import open_meter
 from zeropoint.statistics.tensor import TensorStatistic
 from zeropoint.targets import Target
 
@@ -139,4 +140,10 @@ def _latency(original: Model, quantized: Model, target: Target, feed: Feed) -> L
     if float_session is None or session is None:
         return f"not measured: {target.runs_on} is not here"
     float_run, quantized_run = float_session.run, session.run
-    return compare_latency(lambda: float_run(feed), lambda: quantized_run(feed), runtime=target.runtime)
+    meter = open_meter()
+    return compare_latency(
+        lambda: float_run(feed),
+        lambda: quantized_run(feed),
+        runtime=target.runtime,
+        meter=None if isinstance(meter, str) else meter,
+    )

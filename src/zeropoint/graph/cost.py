@@ -10,9 +10,21 @@ import onnx_ir as ir
 from zeropoint.graph.facts import Facts
 from zeropoint.graph.operators import int_attribute, is_default_domain
 
+# The operators that multiply and sum, with the places of the two inputs that they multiply; the last four are ONNX's integer operators.
+OPERANDS: Mapping[str, tuple[int, int]] = {
+    "Conv": (0, 1),
+    "ConvTranspose": (0, 1),
+    "Gemm": (0, 1),
+    "MatMul": (0, 1),
+    "ConvInteger": (0, 1),
+    "MatMulInteger": (0, 1),
+    "QLinearConv": (0, 3),
+    "QLinearMatMul": (0, 3),
+}
+
 
 def multiply_accumulates(model: ir.Model, facts: Facts) -> Mapping[str, int]:
-    """Return how many multiply-accumulates each Conv, ConvTranspose, Gemm and MatMul of the main graph does, by its output's name."""
+    """Return how many multiply-accumulates each operator of OPERANDS in the main graph does, by its output's name."""
     return {
         str(node.outputs[0].name): cost
         for node in model.graph
@@ -21,14 +33,15 @@ def multiply_accumulates(model: ir.Model, facts: Facts) -> Mapping[str, int]:
 
 
 def _multiply_accumulates(node: ir.Node, facts: Facts) -> int | None:
-    if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+    if node.op_type not in OPERANDS:
         return None
-    names = [str(value.name) for value in (node.inputs[0], node.inputs[1], node.outputs[0]) if value is not None]
+    values = [node.inputs[place] if place < len(node.inputs) else None for place in OPERANDS[node.op_type]]
+    names = [str(value.name) if value is not None else "" for value in (*values, node.outputs[0])]
     if any(name not in facts for name in names):
         return None
     data, weight, result = (facts[name].shape for name in names)
     match node.op_type:
-        case "Conv":  # each output element sums over its group's channels and the kernel
+        case "Conv" | "ConvInteger" | "QLinearConv":  # each output element sums over its group's channels and the kernel
             return math.prod(result) * math.prod(weight[1:])
         case "ConvTranspose":  # each input element is spread over its group's outputs and the kernel
             return math.prod(data) * math.prod(weight[1:])

@@ -124,7 +124,7 @@ def tap(model: ir.Model, taps: Taps, facts: Facts) -> Tapped:
         if axes:
             _add_mean(proto.graph, tensor, means[tensor, axis], axes=axes, opset=opset)
     outputs = {tensor: tensor for tensor in taps.tensors}
-    _give_out(proto.graph, [*outputs.values(), *means.values()])
+    give_out(proto.graph, [*outputs.values(), *means.values()])
     kept = {value.name for value in proto.graph.initializer}
     content = proto.SerializeToString() if proto.graph.output else None
     return Tapped(content, {name: array for name, array in weights.items() if name in kept}, outputs, means)
@@ -142,7 +142,7 @@ def _axes_of(mean: str) -> str:
     return f"{mean}_axes"
 
 
-def _give_out(graph: onnx.GraphProto, names: Sequence[str]) -> None:
+def give_out(graph: onnx.GraphProto, names: Sequence[str]) -> None:
     """Make the tensors among `names` that are no inputs the outputs, and take out what they do not need."""
     computed = {name for node in graph.node for name in node.output} | {value.name for value in graph.initializer}  # folded ones too
     known = {value.name: value for value in graph.output}
@@ -191,7 +191,7 @@ def divide(whole: Tapped, groups: Sequence[Taps], folder: Path, *, provider: str
         proto = onnx.load(optimized, load_external_data=False)
         outputs = {tensor: whole.outputs[tensor] for tensor in group.tensors}
         means = {channels: whole.means[channels] for channels in group.channels}
-        _give_out(proto.graph, [*outputs.values(), *means.values()])
+        give_out(proto.graph, [*outputs.values(), *means.values()])
         path = folder / f"part{number}.onnx"
         if proto.graph.output:
             path.write_bytes(proto.SerializeToString())

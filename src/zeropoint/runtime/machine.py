@@ -25,6 +25,11 @@ def resident_bytes() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
+def memory_bytes() -> int:
+    """Return how much memory the machine has."""
+    return int(psutil.virtual_memory().total)
+
+
 def available_bytes() -> int:
     """Return how much memory programs could still take."""
     return int(psutil.virtual_memory().available)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +17,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from zeropoint.errors import ModelError, RecipeError
+from zeropoint.runtime.node_time import NodeTime
 
 Array = npt.NDArray[np.generic]
 FATAL_ONLY = 4
@@ -24,6 +27,9 @@ CUDA = "CUDAExecutionProvider"
 VERSION = str(onnxruntime.__version__)  # of what runs: onnxruntime and onnxruntime-gpu are two distributions of one package
 CAUSE = re.compile(r"(?:CUDA|CUDNN|CUBLAS) failure [^;]+|cuDNN (?:is|library)[^;\n]+")  # what a message of the provider comes to
 SUFFIX = "ExecutionProvider"
+CODES = frozenset({"int8", "uint8"})
+KERNEL, HAS_BODY = "_kernel_time", frozenset({"If", "Loop", "Scan"})  # in profiles
+CONVERTS = frozenset({"QuantizeLinear", "DequantizeLinear", "Cast"})  # reads or writes codes, and computes nothing
 # What a provider would round away by default: statistics are of the network as it was trained.
 FULL_PRECISION: Mapping[str, Mapping[str, str]] = {CUDA: {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}}
 Optimization = Literal["all", "basic", "none"]
@@ -95,6 +101,58 @@ def write_optimized(model: bytes, path: Path, *, weights: Mapping[str, Array], p
     _load(model, weights, options, provider=provider)
 
 
+def time_nodes(model: Path, feed: Mapping[str, Array], *, runs: int, threads: int = 0, provider: str = CPU) -> tuple[NodeTime, ...]:
+    """Return what each node takes of a run, the mean of `runs` behind one that does not count, by ONNX Runtime's profiler.
+
+    Raises:
+        ModelError: ONNX Runtime cannot load or run it.
+    """
+    with TemporaryDirectory(prefix="zeropoint-") as folder:
+        options = _options("all", threads=threads, provider=provider)
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        session = _load(model, NO_WEIGHTS, options, provider=provider)
+        try:
+            for _ in range(runs + 1):
+                session.run(None, dict(feed))
+        except Exception as error:
+            raise ModelError(f"ONNX Runtime cannot run the model: {_first_line(error)}") from None
+        finally:
+            written = Path(session.end_profiling())
+        events = json.loads(written.read_text(encoding="utf-8"))
+    return _node_times(events, runs=runs)
+
+
+def _node_times(events: Sequence[Mapping[str, Any]], *, runs: int) -> tuple[NodeTime, ...]:
+    """Return the mean of the last `runs` of each node: of those in a body too, and not of the node that has the body."""
+    starts = sorted(event["ts"] for event in events if event["name"] == "model_run")
+    seconds: dict[tuple[str, str], float] = {}  # by name and index: nodes may have no name, and bodies count their own
+    last: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for event in events:
+        name, told = str(event["name"]), event.get("args", {})
+        if name.endswith(KERNEL) and event["ts"] >= starts[-runs] and told["op_name"] not in HAS_BODY:
+            node = name.removesuffix(KERNEL), str(told["node_index"])
+            seconds[node] = seconds.get(node, 0.0) + event["dur"] * 1e-6 / runs
+            last[node] = told
+    return tuple(
+        NodeTime(
+            node=node[0] or f"node {node[1]}",
+            operator=str(last[node]["op_name"]),
+            seconds=spent,
+            in_integers=_computes_on_codes(last[node]),
+        )
+        for node, spent in seconds.items()
+    )
+
+
+def _computes_on_codes(told: Mapping[str, Any]) -> bool:
+    """Whether a kernel's first input holds codes; one that quantizes its input by itself is told by its name."""
+    name, inputs = str(told["op_name"]), told.get("input_type_shape") or [{}]
+    if name.startswith("DynamicQuantize"):
+        return name != "DynamicQuantizeLinear"
+    return not CODES.isdisjoint(inputs[0]) and name not in CONVERTS
+
+
 def _options(optimize: Optimization, *, threads: int, provider: str) -> Any:
     options = onnxruntime.SessionOptions()
     options.use_deterministic_compute = provider != CPU  # a GPU would add some sums in the order in which its threads finish
@@ -135,13 +193,18 @@ def _preload() -> str:
     return f": not found {', '.join(missing)}" if missing else ""
 
 
+def providers() -> tuple[str, ...]:
+    """Return the execution providers that this installation of ONNX Runtime has."""
+    return tuple(str(name) for name in onnxruntime.get_available_providers())
+
+
 def provider_name(text: str) -> str:
     """Return ONNX Runtime's name of the execution provider that `text` stands for, such as "cpu" or "CUDAExecutionProvider".
 
     Raises:
         RecipeError: this installation of ONNX Runtime does not have it.
     """
-    offered = {str(name).removesuffix(SUFFIX).lower(): str(name) for name in onnxruntime.get_available_providers()}
+    offered = {name.removesuffix(SUFFIX).lower(): name for name in providers()}
     name = offered.get(text.removesuffix(SUFFIX).lower())
     if name is None:
         raise RecipeError(

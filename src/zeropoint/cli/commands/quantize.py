@@ -8,7 +8,7 @@ from zeropoint.cli.bars import progress
 from zeropoint.cli.destination import destination
 from zeropoint.cli.handover import hand_over
 from zeropoint.cli.interruption import interruptible
-from zeropoint.result import plan_path
+from zeropoint.result import plan_path, report_path
 
 EXAMPLE = "zeropoint quantize resnet50.onnx --data photos/ --preprocess imagenet --target tensorrt"
 
@@ -40,13 +40,14 @@ def quantize(
     eval_data: options.EvalData = "",
     labels: options.Labels = "",
     evaluate: options.Evaluate = True,
+    report: options.Report = True,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Quantize MODEL for a target, judge the result, and write it with the plan behind it."""
     file = destination(model, output, spared={"which --plan reads": plan}, checkpoint=checkpoint)
-    with interruptible(writes=(file, plan_path(file)), checkpoint=checkpoint):
-        with progress(shown=not (json or quiet)) as report:
+    with interruptible(writes=(file, plan_path(file), report_path(file)), checkpoint=checkpoint):
+        with progress(shown=not (json or quiet)) as told:
             result = api.quantize(
                 model,
                 data=data or None,
@@ -73,6 +74,6 @@ def quantize(
                 memory_budget=memory_budget,
                 provider=provider,
                 checkpoint=checkpoint,
-                progress=report,
+                progress=told,
             )
-        hand_over(result, file, json=json, quiet=quiet)
+        hand_over(result, file, json=json, quiet=quiet, report=report)

@@ -7,7 +7,7 @@ from zeropoint.cli import options
 from zeropoint.cli.destination import destination
 from zeropoint.cli.handover import hand_over
 from zeropoint.cli.interruption import interruptible
-from zeropoint.result import plan_path
+from zeropoint.result import plan_path, report_path
 
 EXAMPLE = "zeropoint solve photos.stats resnet50.onnx --target openvino --solver percentile:99.99"
 
@@ -25,12 +25,13 @@ def solve(
     weight_granularity: options.WeightGranularity = "channel",
     bias: options.Bias = "corrected",
     weight_storage: options.WeightStorage = "integer",
+    report: options.Report = True,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Quantize MODEL from the statistics that an earlier calibration kept, for any target, without data."""
     file = destination(model, output, spared={"which is STATS": statistics})
-    with interruptible(writes=(file, plan_path(file))):
+    with interruptible(writes=(file, plan_path(file), report_path(file))):
         result = api.solve(
             statistics,
             model,
@@ -44,4 +45,4 @@ def solve(
             bias=bias,
             weight_storage=weight_storage,
         )
-        hand_over(result, file, json=json, quiet=quiet)
+        hand_over(result, file, json=json, quiet=quiet, report=report)

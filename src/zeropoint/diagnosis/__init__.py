@@ -1,0 +1,1 @@
+"""What this machine can do for quantized networks: found, timed, and said in a sentence."""

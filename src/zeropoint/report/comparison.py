@@ -1,0 +1,152 @@
+"""The page of two networks compared: where the error enters, layer by layer, and what they differ in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from zeropoint.comparison import Comparison, Side, verdict
+from zeropoint.data import NOT_REAL
+from zeropoint.evaluate.codes import Codes
+from zeropoint.evaluate.fidelity import OutputFidelity
+from zeropoint.report.figures import Bar, Figure, Figures, pair
+from zeropoint.report.manifest import Manifest
+from zeropoint.report.page import Page, Section, check_libraries
+from zeropoint.report.reasons import Reasons, grouped
+from zeropoint.report.table import Cell, Column, Row, Table, decibels
+from zeropoint.summary import LOWEST_FIDELITY_DB, size_text
+
+LABELS = ("a", "b")
+FULL_SCALE_DB = 60.0  # a bar of SQNR that is full: the error is a thousandth of the signal
+LAYER_COLUMNS = (
+    Column(title="Layer"),
+    Column(title="#", align="right", hint="The place in network a, from its input"),
+    Column(title="Operator"),
+    Column(title="In a", hint="The tensor that is compared, as its readers see it"),
+    Column(title="In b", hint="What that is called in network b"),
+    Column(title="By itself", align="right", hint="SQNR where b's layer reads what a's does: the error that is this layer's own"),
+    Column(title="So far", align="right", hint="SQNR with both networks run whole: the lower, the further from a"),
+)
+CODES_COLUMNS = (
+    Column(title="Tensor"),
+    Column(title="Role"),
+    Column(title="In a"),
+    Column(title="In b"),
+    Column(title="Scale, b / a", align="right", hint="Of the channel where the scales differ most"),
+)
+OPERATOR_COLUMNS = (Column(title="Operator"), Column(title="In a", align="right"), Column(title="In b", align="right"))
+
+
+def comparison_page(found: Comparison) -> Page:
+    """Return the page of a comparison.
+
+    Raises:
+        RecipeError: a library is not installed.
+    """
+    check_libraries()
+    names = [Path(side.file).name for side in (found.a, found.b)]
+    worst = min((output.sqnr_db for output in found.fidelity), default=math.inf)
+    sections: Sequence[Section] = (
+        Figures("Outputs and sizes", [_sizes(found.a, found.b), *(figure for output in found.fidelity for figure in _fidelity(output))]),
+        _layers(found),
+        _codes(found),
+        _operators(found),
+        Reasons(heading="Notes", groups=grouped(found.notes), empty="Everything was compared, and there is no more to know."),
+        _manifest(found),
+    )
+    is_bad = worst < LOWEST_FIDELITY_DB or NOT_REAL in found.evaluation_data
+    return Page(
+        kind="compare",
+        title=f"{names[0]} and {names[1]}",
+        verdict=verdict(found),
+        tone="bad" if is_bad else "good" if worst == math.inf else "plain",
+        sections=sections,
+    )
+
+
+def _sizes(a: Side, b: Side) -> Figure:
+    bars = pair(a.bytes, b.bytes, texts=(size_text(a.bytes), size_text(b.bytes)), labels=LABELS)
+    return Figure(label="Size", bars=bars, comparison=f"{b.bytes / a.bytes:.2f} of a")
+
+
+def _fidelity(output: OutputFidelity) -> list[Figure]:
+    db = output.sqnr_db
+    share = 0.0 if math.isnan(db) else min(max(db / FULL_SCALE_DB, 0.0), 1.0)
+    found = [
+        Figure(
+            label=f"Fidelity of {output.output}",
+            comparison="exact" if db == math.inf else f"{db:.1f} dB SQNR",
+            bars=(Bar("b", f"of {FULL_SCALE_DB:.0f} dB", share),),
+            detail=f"median {output.sqnr_median_db:.1f} dB, worst {output.sqnr_worst_db:.1f} dB; cosine {output.cosine:.5f}",
+        )
+    ]
+    if output.agreement is not None:
+        bar = Bar("b", f"{output.agreement:.2%}", output.agreement)
+        found.append(Figure(label=f"Same largest class of {output.output}", comparison=f"{output.agreement:.1%}", bars=(bar,)))
+    if output.accuracy is not None and output.float_accuracy is not None:
+        before, after = output.float_accuracy, output.accuracy
+        bars = (Bar("a", f"{before:.2%}", before, "float"), Bar("b", f"{after:.2%}", after))
+        found.append(Figure(label=f"Accuracy of {output.output}", comparison=f"{100 * (after - before):+.2f} points", bars=bars))
+    return found
+
+
+def _layers(found: Comparison) -> Table:
+    places = {layer: place for place, layer in enumerate(found.layers, start=1)}
+    rows = [
+        Row(
+            (
+                Cell(layer.node, None, "code"),
+                Cell(str(places[layer]), places[layer]),
+                Cell(layer.operator),
+                Cell(layer.tensor, None, "code"),
+                Cell(layer.other, None, "code"),
+                decibels(layer.own_db),
+                decibels(layer.sqnr_db),
+            )
+        )
+        for layer in found.ranked
+    ]
+    lead = f"Those that add the most error by themselves first, on {found.layer_samples} of the samples. Click a column to sort."
+    empty = "No layer of the two networks could be paired."
+    return Table(heading="Layers", lead=lead, columns=LAYER_COLUMNS, rows=rows, search="Search layers, operators, tensors", empty=empty)
+
+
+def _codes(found: Comparison) -> Table:
+    rows = [
+        Row(
+            (
+                Cell(one.tensor, None, "code"),
+                Cell(one.role),
+                _format(one.a),
+                _format(one.b),
+                Cell(f"{one.scale_ratio:.4g}", one.scale_ratio) if one.scale_ratio is not None else Cell("", math.nan),
+            )
+        )
+        for one in found.codes
+    ]
+    empty = "Both networks code the same tensors, with the same numbers."
+    return Table(heading="Codes that differ", columns=CODES_COLUMNS, rows=rows, search="Search tensors, formats", empty=empty)
+
+
+def _format(codes: Codes | None) -> Cell:
+    if codes is None:
+        return Cell("float", None, "float")
+    scale = f"scale {codes.scale:.6g}" if codes.scale is not None else "the scale is computed"
+    return Cell(f"{codes.format}, per {codes.granularity}", None, "int", f"{scale}, zero point {codes.zero_point}")
+
+
+def _operators(found: Comparison) -> Table:
+    rows = [Row((Cell(one.operator), Cell(str(one.a), one.a), Cell(str(one.b), one.b))) for one in found.operators]
+    empty = "Both networks have the same operators, each as often."
+    return Table(heading="Operators that differ", columns=OPERATOR_COLUMNS, rows=rows, empty=empty)
+
+
+def _manifest(found: Comparison) -> Manifest:
+    facts = [("data", found.evaluation_data), ("zeropoint", version("zeropoint"))]
+    for label, side in zip(LABELS, (found.a, found.b), strict=True):
+        form = "quantized" if side.quantized else "float"
+        opset = f"opset {side.opset}" if side.opset is not None else "no opset of ONNX"
+        facts.append((label, ", ".join(part for part in (side.file, form, opset, f"by {side.producer}" if side.producer else "") if part)))
+    return Manifest(heading="What was compared", facts=facts)
