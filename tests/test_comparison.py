@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import zeropoint as zp
 from zeropoint.comparison import Comparison, OperatorDifference, decibels_text, verdict
 from zeropoint.errors import DataError, ModelError, RecipeError
 from zeropoint.evaluate.codes import Codes, CodesDifference
+from zeropoint.evaluate.layers import LayerFidelity
 
 Array = np.ndarray[Any, Any]
 RANDOM = np.random.default_rng(0).normal(0.0, 1.0, (12, 16, 8, 8)).astype(np.float32)
@@ -183,3 +185,14 @@ def test_decibels_text(value: float | None, text: str) -> None:
 def test_difference_is_a_value() -> None:
     one = CodesDifference(tensor="x", role="activation", a=None, b=None, scale_ratio=None)
     assert hash(one) == hash(CodesDifference(tensor="x", role="activation", a=None, b=None, scale_ratio=None))
+
+
+def test_codes_that_reach_too_far_come_first_whatever_others_add() -> None:
+    def layer(node: str, own_db: float | None, reach: float | None) -> LayerFidelity:
+        return LayerFidelity(node=node, operator="Relu", tensor=node, other=node, sqnr_db=9.0, own_db=own_db, reach=reach)
+
+    layers = (layer("unknown", None, None), layer("hard", 17.0, 1.2), layer("wide", 37.0, 4.0), layer("easy", 50.0, 2.9))
+    found = replace(compared(coded(), coded()), layers=layers)
+    assert [one.node for one in found.ranked] == ["wide", "hard", "easy", "unknown"]
+    found = replace(found, enters=found.ranked[0])
+    assert verdict(found).startswith("the error enters at wide (Relu, whose codes reach 4.0 times too far): 37.0 dB by itself")

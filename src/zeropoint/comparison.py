@@ -53,7 +53,7 @@ class Comparison:
     """How network b differs from network a.
 
     fidelity: of b's outputs to a's, under a's names, with all optimizations of ONNX Runtime. layers: in the order of a, as the nodes say.
-    enters: the layer that adds the most error by itself, None where none adds more than rounding. evaluation_data, layer_samples: what
+    enters: the first of the `ranked` layers, None where none adds more than rounding. evaluation_data, layer_samples: what
     outputs were compared on, and on how many of these samples layers were.
     """
 
@@ -70,8 +70,8 @@ class Comparison:
 
     @property
     def ranked(self) -> tuple[LayerFidelity, ...]:
-        """The layers, those that add the most error by themselves first; those of which that is not known come last."""
-        return tuple(sorted(self.layers, key=lambda layer: math.inf if layer.own_db is None else layer.own_db))
+        """The layers: those whose codes reach too far, then by the error that each adds by itself, last where that is not known."""
+        return tuple(sorted(self.layers, key=_suspicion))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,7 +134,8 @@ def verdict(found: Comparison) -> str:
     worst = min((output.sqnr_db for output in found.fidelity), default=math.inf)
     if found.enters is not None:
         own = found.enters.own_db if found.enters.own_db is not None else found.enters.sqnr_db
-        parts.append(f"the error enters at {found.enters.node} ({found.enters.operator}): {decibels_text(own)} by itself")
+        wide = f", whose codes reach {found.enters.reach:.1f} times too far" if found.enters.is_too_wide else ""
+        parts.append(f"the error enters at {found.enters.node} ({found.enters.operator}{wide}): {decibels_text(own)} by itself")
     elif worst == math.inf:
         parts.append("no difference")
     elif worst < ROUNDING_DB:
@@ -248,7 +249,11 @@ def _side(pair: Pair, network: Network, number: int) -> Side:
 
 def _enters(found: LayerComparison) -> LayerFidelity | None:
     told = [layer for layer in found.layers if layer.own_db is not None and layer.own_db < ROUNDING_DB]
-    return min(told, key=lambda layer: layer.own_db or 0.0, default=None)
+    return min(told, key=_suspicion, default=None)
+
+
+def _suspicion(layer: LayerFidelity) -> tuple[bool, float]:
+    return not layer.is_too_wide, math.inf if layer.own_db is None else layer.own_db
 
 
 def _operators(network: Network) -> dict[str, int]:

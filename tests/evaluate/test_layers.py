@@ -157,6 +157,19 @@ def test_what_is_scaled_on_purpose_is_noted_and_no_fault() -> None:
     assert all("scaled" in note.reason for note in found.notes)
 
 
+def test_what_is_scaled_on_purpose_is_known_behind_errors_that_add_up() -> None:
+    """A wrong weight in front makes an error of 14 dB, beside which factors near to 1 hardly show; what is not scaled keeps its line."""
+    body, given = "k = Conv(x, v) c = Conv(k, w) r = Relu(c) y = Conv(r, w2)", {"w": weights("w"), "w2": weights("w2")}
+    factors = np.geomspace(0.7, 1.4, 16).astype(np.float32)
+    spread = {"w": weights("w") / factors[:, None, None, None], "w2": weights("w2") * factors[None, :, None, None]}
+    v = np.random.default_rng(4).normal(0.0, 0.3, (16, 16, 1, 1)).astype(np.float32)
+    noise = np.random.default_rng(5).normal(0.0, 0.06, v.shape).astype(np.float32)
+    found = compared(network(body, weights={**given, "v": v}), network(body, weights={**given, **spread, "v": v + noise}))
+    assert {note.where for note in found.notes} == {"c", "r"}
+    assert [layer.tensor for layer in found.layers] == ["k", "y"]
+    assert found.layers[1].own_db is not None and found.layers[1].own_db > 100
+
+
 def test_handed_the_network_scaled_alike_all_is_compared() -> None:
     a = load(network(FLOAT))
     prepare(a)

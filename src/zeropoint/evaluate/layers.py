@@ -23,7 +23,9 @@ Array = npt.NDArray[np.generic]
 BLOCK = 1 << 14  # elements that are added up at once
 MOST_BYTES = 1 << 30  # of tensors of network a that are held at once, for one sample; more are taken in several runs
 LOW_DB = 30.0  # below which a tensor may be one that was scaled on purpose
-CLEARLY_DB = 10.0  # by how much a tensor fits better once its channels are scaled, and how much better its readers are
+FITS_DB = 1.0  # by how much a tensor fits better once its channels are scaled, whatever errors have added up by then
+CLEARLY_DB = 10.0  # by how much its readers come out nearer then
+NOTHING_FITTED: Mapping[str, Array] = {}
 FEWEST_IN_CHANNEL = 4  # elements by which a factor and a shift can be told
 TOO_WIDE = 3.0  # times as far as the values: more than what other samples come to
 SCALED = "the other network holds it with its channels scaled, which its readers undo: they are compared in its place"
@@ -37,7 +39,8 @@ class LayerFidelity:
     tensor, other: what is compared, as it is called in a and in b: as all its readers see it, so behind the Q/DQ pair through which they
     read it. operator: "input" for an input of the network that b codes. sqnr_db: of b's tensor, with both networks run whole, over all
     samples. own_db: the same where b computes it from a's values of the matched tensors in front of it, so that it is the error which
-    this layer adds; None where that cannot be run.
+    this layer adds; None where that cannot be run. reach: how many times as far as a's values b's codes reach, on the side where these
+    go furthest; None where b does not code the tensor, or as a does.
     """
 
     node: str
@@ -46,6 +49,12 @@ class LayerFidelity:
     other: str
     sqnr_db: float
     own_db: float | None
+    reach: float | None = None
+
+    @property
+    def is_too_wide(self) -> bool:
+        """Whether most of its codes stand for what no value comes near: no calibration does that, whatever error others add."""
+        return self.reach is not None and self.reach > TOO_WIDE
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +122,9 @@ def compare_layers(a: Model, b: Model, samples: Samples, *, progress: Progress =
         for done, feed in enumerate(feeds(samples, 1, on_note=notes.append), start=1):
             _add(pair, run, feed, energies)
             progress("comparing layers", part * each + done, parts * each)
-    layers = tuple(_fidelity(match, energies[match.tensor]) for match in pair.layers)
-    return LayerComparison(layers, tuple(dict.fromkeys((*notes, *_too_wide(pair, energies), *_unmatched(pair)))))
+    reaches = _reaches(pair, energies)
+    layers = tuple(_fidelity(match, energies[match.tensor], reaches.get(match.tensor)) for match in pair.layers)
+    return LayerComparison(layers, tuple(dict.fromkeys((*notes, *_too_wide(layers), *_unmatched(pair)))))
 
 
 def _fed(feed: Feed, inputs: Mapping[str, str], b: Model) -> Feed:
@@ -275,7 +285,11 @@ def _decibels(signal: float, error: float) -> float:
     return 10.0 * math.log10(signal / error) if signal > 0.0 and error < math.inf else -math.inf
 
 
-def _fidelity(match: Match, energy: _Energy) -> LayerFidelity:
+def _decibels_of(reference: Array, actual: Array) -> float:
+    return _decibels(_signal(reference), _error(reference, actual))
+
+
+def _fidelity(match: Match, energy: _Energy, reach: float | None) -> LayerFidelity:
     return LayerFidelity(
         node=match.node,
         operator=match.operator,
@@ -283,19 +297,28 @@ def _fidelity(match: Match, energy: _Energy) -> LayerFidelity:
         other=match.other,
         sqnr_db=_decibels(energy.signal, energy.error),
         own_db=_decibels(energy.signal, energy.own) if energy.own is not None else None,
+        reach=reach,
     )
 
 
-def _too_wide(pair: _Pair, energies: Mapping[str, _Energy]) -> Iterator[Note]:
-    """Note codes most of which no value takes: what that costs may be less than other layers add, but it is not what a calibration does."""
+def _reaches(pair: _Pair, energies: Mapping[str, _Energy]) -> dict[str, float]:
+    """Return how many times as far as the values of a b's codes reach, by tensor."""
     ours, theirs = ({str(value.name): value for node in model.graph for value in node.outputs} for model in (pair.a, pair.b))
+    reaches = {}
     for match in pair.layers:
         found, energy = reach(theirs.get(match.other)), energies[match.tensor]
         if found is None or found == reach(ours.get(match.tensor)) or not math.isfinite(energy.lowest + energy.highest):
             continue
-        shares = [end / limit for end, limit in zip((energy.lowest, energy.highest), found, strict=True) if limit]
-        if 0 < max(shares, default=0.0) < 1 / TOO_WIDE:
-            yield Note(match.tensor, f"its codes in the other network reach {1 / max(shares):.1f} times as far as its values do here")
+        share = max((end / limit for end, limit in zip((energy.lowest, energy.highest), found, strict=True) if limit), default=0.0)
+        if share > 0:
+            reaches[match.tensor] = 1 / share
+    return reaches
+
+
+def _too_wide(layers: Sequence[LayerFidelity]) -> Iterator[Note]:
+    """Note codes most of which no value takes: what that costs may be less than other layers add, but it is not what a calibration does."""
+    wide = [layer for layer in layers if layer.is_too_wide]
+    return (Note(one.tensor, f"its codes in the other network reach {one.reach:.1f} times as far as its values do here") for one in wide)
 
 
 def _unmatched(pair: _Pair) -> Iterator[Note]:
@@ -306,44 +329,48 @@ def _unmatched(pair: _Pair) -> Iterator[Note]:
 def _scaled_on_purpose(pair: _Pair, runs: Runs, feed: Feed) -> list[str]:
     """Return the tensors that b holds with another factor and shift for each channel, while their readers want them so.
 
-    That is, where a reader's piece comes near to a's tensor from what b holds, and not from what a does. A weight that is wrong by a factor
-    scales a tensor as well, but its readers know nothing of that.
+    That is, where a reader's piece comes near to a's tensor from what b holds, and not from what a does; or near to what b holds of one
+    that is known to be scaled on purpose. A weight that is wrong by a factor scales a tensor as well, but its readers know nothing of that.
     """
     fitted: dict[str, Array] = {}
     for run in runs():
         reference, actual = run.a.run(feed), run.b.run(_fed(feed, pair.matching.inputs, pair.b))
         for match in run.layers:
             ours, theirs = reference[match.tensor], actual.pop(match.other)
-            direct = _decibels(_signal(ours), _error(ours, theirs))
-            if direct < LOW_DB and (values := _fitted(ours, theirs, direct + CLEARLY_DB)) is not None:
+            direct = _decibels_of(ours, theirs)
+            if direct < LOW_DB and (values := _fitted(ours, theirs, direct + FITS_DB)) is not None:
                 fitted[match.tensor] = values
     if not fitted:
         return []
-    undone = {tensor for run in runs() for tensor in _wanting_scaled(pair, run, feed, fitted)}
-    readers: dict[str, list[str]] = {}
+    undone, carried = (
+        {tensor for run in runs() for tensor in _wanting_scaled(pair, run, feed, fitted, aims)} for aims in (NOTHING_FITTED, fitted)
+    )
+    readers: dict[str, list[Match]] = {}
     for match in pair.layers:
         for tensor in match.before:
-            readers.setdefault(tensor, []).append(match.tensor)
+            readers.setdefault(tensor, []).append(match)
     scaled: dict[str, None] = {}
     for match in reversed(pair.layers):
         behind = readers.get(match.tensor, [])
-        if match.tensor in fitted and behind and all(name in scaled or name in undone for name in behind):
+        if (
+            match.tensor in fitted
+            and behind
+            and all(one.tensor in undone or (one.tensor in carried and one.tensor in scaled) for one in behind)
+        ):
             scaled[match.tensor] = None
     return list(reversed(scaled))
 
 
-def _wanting_scaled(pair: _Pair, runs: _Runs, feed: Feed, fitted: Mapping[str, Array]) -> Iterator[str]:
-    """Yield the tensors that come out clearly nearer to a's where `fitted` is what their pieces read."""
+def _wanting_scaled(pair: _Pair, runs: _Runs, feed: Feed, fitted: Mapping[str, Array], aims: Mapping[str, Array]) -> Iterator[str]:
+    """Yield the tensors that come out clearly nearer to a's, or to those in `aims`, where `fitted` is what their pieces read."""
     reference = runs.a.run(feed)
     for layers, apart in runs.pieces:
         plain = apart.run(_piece_feed(pair, layers, feed, reference))
         other = apart.run(_piece_feed(pair, layers, feed, {**reference, **fitted}))
         for match in layers:
             if not fitted.keys().isdisjoint(match.before):
-                ours = reference[match.tensor]
-                signal = _signal(ours)
-                before, after = (_decibels(signal, _error(ours, made[match.other])) for made in (plain, other))
-                if after > before + CLEARLY_DB:
+                aim = aims.get(match.tensor, reference[match.tensor])
+                if _decibels_of(aim, other[match.other]) > _decibels_of(aim, plain[match.other]) + CLEARLY_DB:
                     yield match.tensor
 
 
