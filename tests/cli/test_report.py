@@ -58,7 +58,7 @@ def test_report_that_cannot_be_written_leaves_the_model(place: Place, zeropoint:
     Path(REPORT).mkdir()
     run = zeropoint(*WITH_REPORT, "--no-evaluate")
     assert run.code == 0
-    assert f"no report: {REPORT}: cannot be written" in run.err
+    assert f"no report: found the folder {REPORT}" in run.err
     assert "digits.int8.onnx" in place.files
 
 
@@ -74,3 +74,29 @@ def test_report_takes_the_place_of_no_file_that_was_given(place: Place, zeropoin
     run = zeropoint("quantize", "digits.onnx", "-t", "tensorrt", "--plan", "m.onnx.report.html", "-o", "m.onnx", "--no-evaluate")
     assert run.code == 2
     assert run.err.startswith("error: --output: the report of m.onnx would be written over m.onnx.report.html, which --plan reads")
+
+
+def test_a_report_of_an_earlier_file_is_told(place: Place, zeropoint: Zeropoint) -> None:
+    pytest.importorskip("vl_convert")
+    assert zeropoint(*WITH_REPORT, "--no-evaluate").code == 0
+    run = zeropoint(*QUANTIZE, "--effort", "fast", "--no-evaluate")
+    assert f"{REPORT} is of an earlier file" in run.err
+    assert "earlier" not in zeropoint(*WITH_REPORT, "--no-evaluate").err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("inspect", "digits.onnx", "--report", "few.npy"),
+        ("compare", "digits.onnx", "digits.onnx", "--data", "few.npy", "--report", "few.npy"),
+        ("bench", "digits.onnx", "--time", "0.05", "--report", "few.npy"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_report_takes_the_place_of_nothing_else(command: tuple[str, ...], place: Place, zeropoint: Zeropoint) -> None:
+    pytest.importorskip("vl_convert")
+    before = Path("few.npy").read_bytes()
+    run = zeropoint(*command)
+    assert run.code == 2
+    assert "few.npy is there and is no report" in run.err
+    assert Path("few.npy").read_bytes() == before

@@ -21,6 +21,7 @@ from zeropoint.numerics.affine import qparams_from_range
 from zeropoint.numerics.formats import FORMATS
 from zeropoint.numerics.spec import PerChannel, Spec
 from zeropoint.plan import Entry, Plan, Provenance, Reader, Step, numbers
+from zeropoint.recipe import Recipe
 from zeropoint.statistics.tensor import observe
 
 ATTACK = '</script><script>alert(1)</script><img src=x onerror="alert(1)">/"quoted"/\'single\'/&amp;{{7*7}}/back\\slash'
@@ -100,4 +101,4 @@ def subject(length: int = 6, *, prefix: str = "layer", judged: bool = True) -> S
     rng = np.random.default_rng(1)
     seen = {tensor: observe(np.abs(rng.standard_normal(400)).astype(np.float32)) for tensor in tensors}
     candidate = Candidate(original=model.SerializeToString(), prepared=prepared, quantized=quantized, plan=plan)
-    return Subject(plan, evidence, (note,), Material(candidate=candidate, statistics=seen, judges=samples, labels=None))
+    return Subject(plan, evidence, (note,), Material(candidate=candidate, recipe=Recipe(), statistics=seen, judges=samples, labels=None))

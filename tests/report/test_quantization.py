@@ -144,7 +144,15 @@ def test_notes_on_layers_are_among_the_notes(monkeypatch: pytest.MonkeyPatch) ->
     assert "cannot be compared by itself" in [reason.text for group in notes.groups for reason in group.reasons]
 
 
-def test_commands_make_the_same_file_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({"solver": "minmax"}, id="solver"),
+        pytest.param({"exclude": ["Gemm"], "samples": 5}, id="exclude and samples"),
+        pytest.param({"weight_storage": "float"}, id="storage"),
+    ],
+)
+def test_commands_make_the_same_file_again(options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from typer.testing import CliRunner
 
     from zeropoint.cli.app import app
@@ -153,7 +161,7 @@ def test_commands_make_the_same_file_again(tmp_path: Path, monkeypatch: pytest.M
     digits = load_digits()
     Path("a network.onnx").write_bytes(digits.model.read_bytes())
     np.save("DATA.npy", digits.calibration[:8])
-    result = api.quantize("a network.onnx", data="DATA.npy", target="tensorrt", solver="minmax", effort="fast", evaluate=False)
+    result = api.quantize("a network.onnx", data="DATA.npy", target="tensorrt", effort="fast", evaluate=False, **options)
     result.save("first.onnx")
     Path("PLAN.json").write_bytes(Path("first.onnx.plan.json").read_bytes())
     manifest = section(quantization_page(result, result.material), "Manifest")

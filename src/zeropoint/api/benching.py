@@ -13,7 +13,7 @@ from zeropoint.benching.entries import Request, open_entries, read_subjects
 from zeropoint.benching.measure import measure, this_machine
 from zeropoint.progress import Progress, silent
 from zeropoint.report.bench import bench_page
-from zeropoint.report.page import check_libraries, write
+from zeropoint.report.page import check_report, write
 from zeropoint.runtime.onnxruntime import provider_name
 
 NO_SHAPES: Mapping[str, Sequence[int]] = {}
@@ -60,7 +60,7 @@ def bench(  # noqa: PLR0913  (each option of the command line, packed into value
         ('onnxruntime', True)
     """
     if report is not None:
-        check_libraries()
+        check_report(report)
     files = (models,) if isinstance(models, str | Path) else tuple(models)
     request = Request(
         models=tuple(map(str, files)),

@@ -11,7 +11,7 @@ from zeropoint.errors import DataError, RecipeError
 from zeropoint.graph.load import Source, input_infos
 from zeropoint.progress import Progress, silent
 from zeropoint.report.comparison import comparison_page
-from zeropoint.report.page import check_libraries, write
+from zeropoint.report.page import check_report, write
 
 
 def compare(  # noqa: PLR0913  (each option of the command line)
@@ -57,7 +57,7 @@ def compare(  # noqa: PLR0913  (each option of the command line)
     if data is None:
         raise DataError("data: found none, expected samples of what the networks see in use; 'random' makes a trial on random numbers")
     if report is not None:
-        check_libraries()
+        check_report(report)
     pair, notes = open_pair(a, b)
     images = preprocess if isinstance(preprocess, Preprocess | None) else load_preprocess(preprocess)
     opened = open_data(data, input_infos(pair.models[0]), preprocess=images, limit=samples, seed=seed)

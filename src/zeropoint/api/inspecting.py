@@ -11,7 +11,7 @@ from zeropoint.graph.load import Source, load, source_name
 from zeropoint.inspection import Inspection, inspect_model, view_for_target
 from zeropoint.notes import Note
 from zeropoint.report.inspection import inspection_page
-from zeropoint.report.page import check_libraries, write
+from zeropoint.report.page import check_report, write
 from zeropoint.rules import Lint, lint_model
 from zeropoint.targets import Target, get_target
 
@@ -44,7 +44,7 @@ def inspect(
         ('stage1.first.conv', 'float32', 8)
     """
     if report is not None:
-        check_libraries()
+        check_report(report)
     fixed = {name: tuple(shape) for name, shape in shapes.items()}
     found = inspect_model(load(model), shapes=fixed)
     if target is not None:

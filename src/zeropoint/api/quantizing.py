@@ -119,7 +119,7 @@ def quantize(  # noqa: PLR0913  (the one wide function: each option of the comma
                 network, choice.calibration, sha256=sha256.result, target=goal, recipe=recipe, resources=how, progress=progress
             )
             notes = (*notes, *run_notes)
-        return _result(_candidate(model, network, given, recipe), goal, choice, statistics, notes=notes, progress=progress)
+        return _result(_candidate(model, network, given, recipe), goal, recipe, statistics, choice, notes=notes, progress=progress)
 
 
 def solve(  # noqa: PLR0913  (as quantize)
@@ -175,8 +175,8 @@ def solve(  # noqa: PLR0913  (as quantize)
     saved.check_use(fingerprint(model), where=f"statistics {statistics}")
     notes = prepare(network)
     plan = decide(network, Observed(saved.source, saved.facts, saved.whole.statistics), goal, recipe)
-    seen = saved.whole.statistics
-    return _result(_candidate(model, network, plan, recipe), goal, Choice(None, None, None), seen.tensors, notes=notes, progress=silent)
+    candidate, seen = _candidate(model, network, plan, recipe), saved.whole.statistics.tensors
+    return _result(candidate, goal, recipe, seen, Choice(None, None, None), notes=notes, progress=silent)
 
 
 def _calibrated(
@@ -205,15 +205,16 @@ def _candidate(model: Source, network: Model, plan: Plan, recipe: Recipe) -> Can
 def _result(
     candidate: Candidate,
     target: Target,
-    choice: Choice,
+    recipe: Recipe,
     statistics: Mapping[str, TensorStatistic],
+    choice: Choice,
     *,
     notes: tuple[Note, ...],
     progress: Progress,
 ) -> Result:
     evidence = measure(candidate, target, choice.evaluation, labels=choice.labels, progress=progress)
     told = (*notes, *candidate.plan.notes, *choice.notes, *evidence.notes)
-    material = Material(candidate=candidate, statistics=statistics, judges=choice.evaluation, labels=choice.labels)
+    material = Material(candidate=candidate, recipe=recipe, statistics=statistics, judges=choice.evaluation, labels=choice.labels)
     return Result(model=candidate.quantized, plan=candidate.plan, target=target, evidence=evidence, notes=told, material=material)
 
 

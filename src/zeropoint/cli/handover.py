@@ -20,8 +20,10 @@ GATE_FAILED = 3
 def hand_over(result: Result, file: Path, *, json: bool, quiet: bool, report: bool) -> None:
     """Write a result and show it; broken rules end the command, but leave what was written, and so does a report that cannot be made."""
     written = list(result.save(file))
-    if report:
-        written += _report(result, report_path(file), shown=not (json or quiet), quiet=quiet)
+    page = report_path(file)
+    written += _report(result, page, shown=not (json or quiet), quiet=quiet) if report else []
+    if page not in written and page.is_file() and not quiet:
+        render.errors.print(Text(f"{page} is of an earlier file"), soft_wrap=True)
     if json:
         render.print_json(render.result_document(result, written))
     elif not quiet:

@@ -36,6 +36,7 @@ def serve_graph(model: Path, *, port: int | None, browser: bool) -> None:
         reason = f"found {port}, which cannot be opened: {error.strerror or error}"
         raise RecipeError(f"--port: {reason}; name another one, or leave it out for a free one") from None
     console.print(Text.assemble((str(model), "bold"), f" is at http://{host}:{taken}; Ctrl-C ends it"), soft_wrap=True)
+    console.print("Netron's page reports its use to its makers; the network stays here", style="dim", soft_wrap=True)
     _until_interrupted(netron.wait)
 
 

@@ -21,7 +21,7 @@ from zeropoint.progress import Progress, silent
 
 Array = npt.NDArray[np.generic]
 BLOCK = 1 << 14  # elements that are added up at once
-MOST_BYTES = 1 << 30  # of tensors of network a that are held at once, for one sample; more are taken in several runs
+MOST_BYTES = 1 << 28  # of tensors of network a that are held at once, for one sample; more are taken in several runs
 LOW_DB = 30.0  # below which a tensor may be one that was scaled on purpose
 FITS_DB = 1.0  # by how much a tensor fits better once its channels are scaled, whatever errors have added up by then
 CLEARLY_DB = 10.0  # by how much its readers come out nearer then

@@ -18,6 +18,7 @@ from zeropoint.graph.store import LARGEST_MESSAGE, open_session, serialize, seri
 from zeropoint.notes import Note, counted
 from zeropoint.plan import Plan
 from zeropoint.progress import Progress
+from zeropoint.recipe import Recipe
 from zeropoint.rules import lint_model
 from zeropoint.runtime import open_runtime
 from zeropoint.runtime.energy import open_meter
@@ -39,10 +40,11 @@ class Candidate:
 class Material:
     """What a report draws on beside the evidence: the networks, what calibration saw by tensor, and the samples that judge.
 
-    statistics: none where a plan was given. judges, labels: None where the networks were not compared.
+    recipe: what was asked for. statistics: none where a plan was given. judges, labels: None where the networks were not compared.
     """
 
     candidate: Candidate
+    recipe: Recipe
     statistics: Mapping[str, TensorStatistic]
     judges: Samples | None
     labels: Labels | None

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
-from zeropoint.errors import RecipeError
+from zeropoint.errors import OutputError, RecipeError
 from zeropoint.graph.store import write_text
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 LIBRARIES = ("jinja2", "altair", "vl_convert")
 TEMPLATES = files("zeropoint.report") / "templates"
 SCRIPT = "report.js"
+HEAD, GENERATOR = 4096, b'<meta name="generator" content="zeropoint">'  # by which a report is known, near its beginning
 
 
 class Section(Protocol):
@@ -65,6 +66,21 @@ def check_libraries() -> None:
         raise RecipeError(f'report: {" and ".join(missing)} not found, expected what draws it; pip install "zeropoint[report]"')
 
 
+def check_report(path: str | Path) -> None:
+    """Refuse to begin a report that cannot be made, or that would be written over anything else than a report.
+
+    Raises:
+        RecipeError: a library is not installed.
+        OutputError: something else has that name.
+    """
+    check_libraries()
+    path = Path(path)
+    if path.is_dir():
+        raise OutputError(f"report: found the folder {path}, expected the name of the file to write, as in report.html")
+    if path.exists() and GENERATOR not in path.read_bytes()[:HEAD]:
+        raise OutputError(f"report: {path} is there and is no report, so that it is not written over; name another file, or take it away")
+
+
 def render(page: Page) -> str:
     """Return the page as HTML with all that it needs inside.
 
@@ -85,8 +101,9 @@ def write(page: Page, path: str | Path) -> Path:
 
     Raises:
         RecipeError: a library is not installed.
-        OutputError: the file cannot be written.
+        OutputError: the file cannot be written, or something else has its name.
     """
+    check_report(path)
     write_text(path, render(page))
     return Path(path)
 

@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 from zeropoint.data.inputs import batch_axis
+from zeropoint.data.split import spread
 from zeropoint.errors import ModelError
 from zeropoint.evaluate.evidence import Evidence
 from zeropoint.evaluate.fidelity import OutputFidelity
@@ -81,7 +82,7 @@ def _compared(material: Material, samples: int, progress: Progress) -> tuple[Lay
     judges, candidate = material.judges, material.candidate
     if judges is None or samples < 1:
         return None, f"{how}The networks were not compared on samples, so that the layers have no SQNR."
-    judges = judges[: max(samples, batch_axis(judges.inputs).size or 1)]
+    judges = judges.select(spread(len(judges), max(samples, batch_axis(judges.inputs).size or 1)))
     reference = candidate.prepared
     if candidate.plan.scalings:
         reference = candidate.prepared.clone()
@@ -189,28 +190,29 @@ def _fidelity(output: OutputFidelity, of: str) -> list[Figure]:
 
 def _manifest(judged: Judged, material: Material | None, command: str) -> Manifest:
     made, original = judged.plan.provenance, material.candidate.original if material is not None else None
+    recipe = material.recipe if material is not None else Recipe()
     facts = [
         ("model", str(original) if isinstance(original, str | Path) else "in memory"),
         ("model's sha256", made.model_sha256),
         ("target", judged.plan.target),
         ("calibration data", made.calibration_data or "none: started from a plan that does not tell"),
         ("evaluation data", judged.evidence.evaluation_data or "none"),
-        ("options", " ".join(_options(made)) or "defaults"),
+        ("options", " ".join(_options(made, recipe)) or "defaults"),
         ("seed", str(made.seed)),
         ("zeropoint", made.zeropoint),
         ("onnxruntime", made.onnxruntime),
         ("plan", f"version {judged.plan.version}, {counted(len(judged.plan.entries), 'tensor')}"),
     ]
-    return Manifest(
-        heading="Manifest", facts=[(name, value) for name, value in facts if value], commands=_commands(judged, original, command)
-    )
+    commands = _commands(judged, original, recipe, command)
+    return Manifest(heading="Manifest", facts=[(name, value) for name, value in facts if value], commands=commands)
 
 
-def _commands(judged: Judged, original: object, command: str) -> list[Command]:
+def _commands(judged: Judged, original: object, recipe: Recipe, command: str) -> list[Command]:
     made, target = judged.plan.provenance, judged.plan.target
     model = shlex.quote(str(original)) if isinstance(original, str | Path) else "MODEL.onnx"
-    asked = " ".join(["zeropoint quantize", model, "--data DATA", f"--target {target}", *_options(made)])
-    again = f"zeropoint quantize {model} --plan PLAN.json --target {target} --no-evaluate"
+    asked = " ".join(["zeropoint quantize", model, "--data DATA", f"--target {target}", *_options(made, recipe)])
+    storage = _told("weight_storage", recipe.weight_storage)
+    again = " ".join([f"zeropoint quantize {model} --plan PLAN.json --target {target} --no-evaluate", *storage])
     runs = get_target(target).next_command.format(model="QUANTIZED.onnx", stem="QUANTIZED")
     guessed = "Make it again from the data (DATA: what calibrated; add --preprocess, --eval-data and --labels as they were given):"
     return [
@@ -220,13 +222,15 @@ def _commands(judged: Judged, original: object, command: str) -> list[Command]:
     ]
 
 
-def _options(made: Provenance) -> list[str]:
-    """Return the options that are not at their defaults, as they are typed."""
-    usual = Recipe()
+def _options(made: Provenance, recipe: Recipe) -> list[str]:
+    """Return the options that are not at their defaults, as they are typed: those that a plan tells, and those of this run."""
     named = ("batch_size", "solver", "weight_solver", "weight_format", "weight_granularity", "bias", "effort", "seed")
-    told = [
-        f"--{name.replace('_', '-')} {shlex.quote(str(value))}"
-        for name in named
-        if (value := getattr(made, name)) not in ("", getattr(usual, name))
-    ]
-    return [*told, *(f"--without {shlex.quote(name)}" for name in made.without)]
+    told = [text for name in named for text in _told(name, getattr(made, name))]
+    told += [text for name in ("samples", "weight_storage") for text in _told(name, getattr(recipe, name))]
+    lists = (("include", recipe.include), ("exclude", recipe.exclude), ("without", made.without))
+    return [*told, *(f"--{name} {shlex.quote(value)}" for name, values in lists for value in values)]
+
+
+def _told(name: str, value: object) -> list[str]:
+    """Return an option as it is typed, unless it is at its default."""
+    return [] if value in ("", getattr(Recipe(), name)) else [f"--{name.replace('_', '-')} {shlex.quote(str(value))}"]
