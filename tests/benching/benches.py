@@ -22,6 +22,7 @@ FIRST = Timing(
     bytes=4_000_000,
     runtime="onnxruntime",
     runtime_version="1.0",
+    provider="cpu",
     threads=1,
     batch=2,
     shapes={"x": (2, 3)},

@@ -13,7 +13,7 @@ from tests.benching.benches import FIRST, MACHINE, SECOND, bench
 from zeropoint import runtime
 from zeropoint.benching import comparison as module
 from zeropoint.benching.bench import Bench, Machine, Ratio, Timing
-from zeropoint.benching.comparison import Comparison
+from zeropoint.benching.comparison import Guard
 from zeropoint.benching.entries import Entry, Request
 from zeropoint.benching.saved import load_bench
 from zeropoint.errors import DataError, ModelError, OutputError, RecipeError
@@ -23,8 +23,8 @@ OPENVINO = replace(FIRST, runtime="openvino")
 REQUEST = Request(models=("net.onnx", "net.int8.onnx"), runtimes=("onnxruntime",), threads=1, batch=2, seconds=1, shapes={})
 
 
-def comparison(before: Bench, **changed: Any) -> Comparison:
-    return replace(Comparison(before=before, source="old.json", tolerance=0.1, by=("latency", "ratio")), **changed)
+def guard(before: Bench, **changed: Any) -> Guard:
+    return replace(Guard(before=before, source="old.json", tolerance=0.1, by=("latency", "ratio")), **changed)
 
 
 def entries(*timings: Timing) -> list[Entry]:
@@ -52,7 +52,7 @@ def version(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_saved_is_what_is_read(tmp_path: Path) -> None:
     notes = (Note("a", "b"), Note("noise", "c", kind="warning"))
     saved = bench(FIRST, SECOND, replace(FIRST, peak_bytes=None, joules=0.25, profile=None), notes=notes)
-    saved = replace(saved, against="x.json", regressions=comparison(saved).regressions([replace(FIRST, median_ms=9.0)]))
+    saved = replace(saved, against="x.json", regressions=guard(saved).regressions([replace(FIRST, median_ms=9.0)]))
     saved.save(tmp_path / "b.json")
     found = load_bench(tmp_path / "b.json")
     assert found == saved
@@ -77,13 +77,22 @@ def _change(*path: Any, to: Any) -> Any:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_change("version", to=2), "version: found 2, expected 1"),
+        (_change("version", to=3), "version: found 3, expected 2"),
+        (
+            lambda told: told.update(version=1) or [timing.pop("provider") for timing in told["timings"]],
+            "version: found 1, expected 2; measure",
+        ),
         (_change("timings", 0, "median_ms", to="fast"), r"timings.0.median_ms: .*'fast'"),
         (_change("timings", 1, "speed", to=1), r"timings.1.speed: "),
         (_change("machine", to={}), r"machine.system: Field required"),
         (_change("timings", to=None), "timings: "),
+        (_change("timings", 0, "median_ms", to=float("nan")), r"timings\.0\.median_ms: .*finite"),
+        (_change("timings", 1, "ratio", "high", to=float("inf")), r"timings\.1\.ratio\.high: .*finite"),
+        (_change("timings", 0, "profile", "integer_share", to=float("-inf")), r"timings\.0\.profile\.integer_share: .*finite"),
+        (_change("timings", 1, "median_ms", to=0.0), r"timings\.1\.median_ms: found 0\.0, expected more than 0"),
+        (_change("timings", 1, "ratio", "value", to=-0.5), r"timings\.1\.ratio\.value: found -0\.5, expected more than 0"),
     ],
-    ids=["version", "type", "unknown", "missing", "null"],
+    ids=["version", "older", "type", "unknown", "missing", "null", "nan", "inf", "minus-inf", "zero", "negative"],
 )
 def test_a_file_that_is_no_benchmark_is_an_error_that_names_the_field(tmp_path: Path, change: Any, message: str) -> None:
     path = tmp_path / "b.json"
@@ -118,15 +127,15 @@ def test_other_files_are_an_error(tmp_path: Path, content: bytes) -> None:
 )
 def test_milliseconds_of_another_machine_do_not_compare_and_ratios_come_with_a_note(now: Machine, there: str) -> None:
     with pytest.raises(RecipeError, match=rf"against: found a benchmark of another machine \({there}"):
-        comparison(bench()).check_machine(now)
-    [note] = comparison(bench(), by=("ratio",)).check_machine(now)
+        guard(bench()).check_machine(now)
+    [note] = guard(bench(), by=("ratio",)).check_machine(now)
     assert (note.where, note.kind) == ("against", "warning")
     assert there in note.reason
-    assert comparison(bench()).check_machine(MACHINE) == ()
+    assert guard(bench()).check_machine(MACHINE) == ()
 
 
 def test_all_alike_has_no_note() -> None:
-    assert comparison(bench()).check_entries(entries(FIRST, SECOND), REQUEST) == ()
+    assert guard(bench()).check_entries(entries(FIRST, SECOND), REQUEST) == ()
 
 
 @pytest.mark.parametrize(
@@ -135,32 +144,74 @@ def test_all_alike_has_no_note() -> None:
         (bench(FIRST), replace(REQUEST, threads=2), "against: net.onnx on onnxruntime: found threads 1 there and 2 here"),
         (bench(replace(FIRST, shapes={"x": (1, 3)})), REQUEST, "found shapes {'x': \\(1, 3\\)} there and {'x': \\(2, 3\\)} here"),
         (bench(replace(FIRST, runtime_version="0.9")), REQUEST, "found onnxruntime 0.9 there and 1.0 here"),
+        (bench(replace(FIRST, provider="cuda")), REQUEST, "net.onnx on onnxruntime: found provider cuda there and cpu here"),
         (bench(replace(FIRST, file="old.onnx")), REQUEST, "found old.onnx on onnxruntime in old.json, expected one of the models"),
     ],
-    ids=["threads", "shapes", "version", "no-model"],
+    ids=["threads", "shapes", "version", "provider", "no-model"],
 )
 def test_what_was_measured_otherwise_does_not_compare(before: Bench, request_: Request, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        comparison(before).check_entries(entries(FIRST), request_)
+        guard(before).check_entries(entries(FIRST), request_)
 
 
-def test_ratios_of_another_version_compare_with_one_note() -> None:
-    before = bench(replace(FIRST, runtime_version="0.9"), replace(SECOND, runtime_version="0.9"))
-    [note] = comparison(before, by=("ratio",)).check_entries(entries(FIRST, SECOND), REQUEST)
-    assert note.reason == "onnxruntime 0.9 there and 1.0 here: only ratios are compared"
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [({"runtime_version": "0.9"}, "onnxruntime 0.9 there and 1.0 here"), ({"provider": "cuda"}, "provider cuda there and cpu here")],
+    ids=["version", "provider"],
+)
+def test_ratios_of_another_version_or_provider_compare_with_one_note(change: dict[str, Any], found: str) -> None:
+    before = bench(replace(FIRST, **change), replace(SECOND, **change))
+    [note] = guard(before, by=("ratio",)).check_entries(entries(FIRST, SECOND), REQUEST)
+    assert note.reason == f"{found}: only ratios are compared"
+
+
+OTHER = replace(SECOND, file="other.onnx")
+
+
+@pytest.mark.parametrize("by", [("ratio",), ("latency", "ratio")])
+@pytest.mark.parametrize("now", [("net.int8.onnx", "net.onnx"), ("net.int8.onnx",), ("new.onnx", "net.onnx", "net.int8.onnx")])
+def test_ratios_to_another_first_model_do_not_compare(by: Any, now: tuple[str, ...]) -> None:
+    here = entries(*(replace(FIRST, file=file) for file in now))
+    with pytest.raises(
+        RecipeError, match=rf"against: found ratios to net.onnx on onnxruntime in old.json, expected ratios to {now[0]}, .*give"
+    ):
+        guard(bench(), by=by).check_entries(here, replace(REQUEST, models=now))
+    guard(bench(), by=("latency",)).check_entries(here, replace(REQUEST, models=now))
+
+
+def test_the_first_model_is_that_of_each_runtime_which_has_ratios() -> None:
+    request = replace(REQUEST, runtimes=("onnxruntime", "openvino"))
+    here = entries(FIRST, SECOND, replace(SECOND, runtime="openvino"))
+    alone = bench(FIRST, SECOND, replace(SECOND, runtime="openvino", ratio=None))  # the first one does not run there
+    assert guard(alone).check_entries(here, request) == ()
+    swapped = bench(FIRST, SECOND, replace(SECOND, runtime="openvino", ratio=None), replace(OTHER, runtime="openvino"))
+    with pytest.raises(RecipeError, match=r"found ratios to net.int8.onnx on openvino in old.json, expected ratios to net.onnx"):
+        guard(swapped).check_entries(here, request)
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [(bench(), (FIRST,)), (bench(FIRST), (FIRST, SECOND)), (bench(FIRST, OTHER), (FIRST, SECOND))],
+    ids=["alone-now", "alone-before", "others"],
+)
+def test_where_no_ratio_compares_it_is_an_error(before: Bench, now: tuple[Timing, ...]) -> None:
+    request = replace(REQUEST, models=tuple(timing.file for timing in now))
+    with pytest.raises(RecipeError, match=r"against: found no ratio in old.json of a model that runs here, expected at least one"):
+        guard(before, by=("ratio",)).check_entries(entries(*now), request)
+    guard(before, by=("latency", "ratio")).check_entries(entries(*now), request)
 
 
 def test_a_new_model_is_told_and_a_lost_one_is_an_error() -> None:
-    [note] = comparison(bench(FIRST)).check_entries(entries(FIRST, SECOND), REQUEST)
+    [note] = guard(bench(FIRST)).check_entries(entries(FIRST, SECOND), REQUEST)
     assert note.reason.startswith("net.int8.onnx on onnxruntime is new")
     with pytest.raises(ModelError, match=r"against: net.int8.onnx ran on onnxruntime in old.json, but does not now"):
-        comparison(bench()).check_entries(entries(FIRST), REQUEST)
+        guard(bench()).check_entries(entries(FIRST), REQUEST)
 
 
 def test_what_was_not_asked_for_is_not_missed() -> None:
     before = bench(FIRST, SECOND, OPENVINO)
-    assert comparison(before).check_entries(entries(FIRST, SECOND), REQUEST) == ()
-    assert comparison(before).check_entries(entries(FIRST), replace(REQUEST, models=("net.onnx",))) == ()
+    assert guard(before).check_entries(entries(FIRST, SECOND), REQUEST) == ()
+    assert guard(before).check_entries(entries(FIRST), replace(REQUEST, models=("net.onnx",))) == ()
 
 
 # --- what became slower ----------------------------------------------------------------------------------------------------
@@ -181,14 +232,14 @@ def test_what_was_not_asked_for_is_not_missed() -> None:
 )
 def test_a_figure_that_grew_by_more_than_the_tolerance_is_a_regression(median: float, ratio: float, by: Any, figures: list[str]) -> None:
     now = replace(SECOND, median_ms=median, ratio=Ratio(value=ratio, low=ratio, high=ratio))
-    found = comparison(bench(), by=by).regressions([FIRST, now, OPENVINO])
+    found = guard(bench(), by=by).regressions([FIRST, now, OPENVINO])
     assert [regression.figure for regression in found] == figures
     assert {regression.file for regression in found} <= {"net.int8.onnx"}
 
 
 def test_a_regression_says_all_in_a_line() -> None:
     now = replace(SECOND, median_ms=3.0, ratio=Ratio(value=0.8, low=0.7, high=0.9))
-    assert [str(found) for found in comparison(bench()).regressions([now])] == [
+    assert [str(found) for found in guard(bench()).regressions([now])] == [
         "net.int8.onnx on onnxruntime: latency 2 ms -> 3 ms, +50.0%, more than the 10% allowed",
         "net.int8.onnx on onnxruntime: ratio 0.5 -> 0.8, +60.0%, more than the 10% allowed",
     ]
@@ -205,15 +256,15 @@ def test_a_regression_says_all_in_a_line() -> None:
 )
 def test_impossible_options_are_errors_also_where_nothing_is_compared(tolerance: float, by: Any, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        Comparison.of(None, tolerance=tolerance, by=by)
+        Guard.of(None, tolerance=tolerance, by=by)
 
 
 def test_a_benchmark_or_its_file_is_read(tmp_path: Path) -> None:
     bench().save(tmp_path / "b.json")
-    of_file = Comparison.of(tmp_path / "b.json", tolerance=0.1, by=("ratio",))
-    of_value = Comparison.of(bench(), tolerance=0.1, by=("ratio",))
+    of_file = Guard.of(tmp_path / "b.json", tolerance=0.1, by=("ratio",))
+    of_value = Guard.of(bench(), tolerance=0.1, by=("ratio",))
     assert of_file is not None
     assert of_value is not None
     assert of_file.before == of_value.before == bench()
     assert of_file.source.endswith("b.json")
-    assert Comparison.of(None, tolerance=0.1, by=("ratio",)) is None
+    assert Guard.of(None, tolerance=0.1, by=("ratio",)) is None

@@ -149,6 +149,7 @@ def test_the_whole_of_it(folder: Path) -> None:
     ]
     assert [timing.ratio is None for timing in found.timings] == [True, False] * len(runtimes)
     assert all(timing.peak_bytes == 500 and timing.shapes == {"x": (3, 8)} for timing in found.timings)
+    assert {timing.provider for timing in found.timings} == {"cpu"}
     assert found.machine == this_machine()
     assert found.machine.processor == read_cpu().name
     assert found.zeropoint

@@ -99,6 +99,11 @@ def test_on_a_quiet_machine_the_figures_are_those_of_the_networks(world: World) 
     assert (found.energy, found.notes, a.joules) == ("not measurable here: no counter", (), None)
 
 
+def test_the_provider_is_kept_as_it_is_typed(world: World) -> None:
+    [found] = measure([world.entry("a", 8.0, first=True)], replace(REQUEST, provider="CUDAExecutionProvider"), progress=silent).timings
+    assert found.provider == "cuda"
+
+
 def test_percentiles_are_of_all_runs(world: World) -> None:
     rng = np.random.default_rng(0)
     drawn: list[float] = []

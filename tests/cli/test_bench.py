@@ -151,6 +151,28 @@ def test_slower_than_before_is_exit_code_3_with_a_line_for_each_and_after_saving
     assert load_bench("new.json") == asked.found
 
 
+@pytest.mark.parametrize("save", ["old.json", "./old.json", "link.json"])
+@pytest.mark.parametrize("json_", [(), ("--json",)], ids=["text", "json"])
+def test_what_became_slower_is_not_written_over_what_it_was_compared_with(
+    asked: Asked, zeropoint: Zeropoint, place: Place, save: str, json_: tuple[str, ...]
+) -> None:
+    bench().save("old.json")
+    Path("link.json").symlink_to("old.json")
+    before, asked.found = Path("old.json").read_bytes(), bench(against="old.json", regressions=(SLOWER,))
+    run = zeropoint("bench", "net.onnx", "--against", "old.json", "--save", save, *json_)
+    assert (run.code, Path("old.json").read_bytes(), Path("link.json").is_symlink()) == (3, before, True)
+    assert run.err == f"{Path(save)} was not written: models became slower than they are in it, which --against compares with\n"
+    assert "wrote" not in run.out
+
+
+def test_what_became_no_slower_is_written_over_what_it_was_compared_with(asked: Asked, zeropoint: Zeropoint, place: Place) -> None:
+    bench().save("old.json")
+    asked.found = bench(against="old.json")
+    run = zeropoint("bench", "net.onnx", "--against", "old.json", "--save", "old.json")
+    assert (run.code, run.out.splitlines()[-1]) == (0, "wrote old.json")
+    assert load_bench("old.json") == asked.found
+
+
 def test_as_fast_as_before_is_said_too(asked: Asked, zeropoint: Zeropoint) -> None:
     asked.found = bench(against="old.json")
     run = zeropoint("bench", "net.onnx", "--against", "old.json")
@@ -164,6 +186,7 @@ def test_json_is_one_document_and_nothing_else(asked: Asked, zeropoint: Zeropoin
     run = zeropoint("bench", "net.onnx", "--json")
     document = json.loads(run.out)
     assert (run.code, run.err) == (code, "")
+    assert document["timings"][1]["provider"] == "cpu"
     assert document["timings"][1]["ratio"] == {"value": 0.5, "low": 0.48, "high": 0.52}
     assert len(document["regressions"]) == (code == 3)
 
@@ -173,6 +196,9 @@ def test_json_is_one_document_and_nothing_else(asked: Asked, zeropoint: Zeropoin
     [
         (("--tolerance", "much"), "error: --tolerance: found 'much', expected a share as 10% or 0.1"),
         (("--shape", "x=1xa"), "error: --shape: found 'x=1xa'"),
+        (("--shape", "x=1", "--shape", "x=2"), "error: --shape: found two for 'x', (1,) and (2,), expected one"),
+        (("--shape", "no=1"), "error: --shape: found the name 'no', expected an input"),
+        (("--shape", "image=1"), "error: --shape: digits.onnx: found (1,) for 'image'"),
         (("--save", "no/b.json"), "error: --save: folder"),
         (("--save", "."), "error: --save: found the folder"),
         (("--save", "digits.onnx"), "error: --save: found digits.onnx, which is the model itself"),

@@ -10,6 +10,7 @@ from zeropoint.benching.bench import Ratio, Regression
 from zeropoint.notes import Note
 from zeropoint.report.bench import bench_page
 from zeropoint.report.figures import Figures
+from zeropoint.report.manifest import Manifest
 from zeropoint.report.page import render
 from zeropoint.report.table import Table
 
@@ -74,8 +75,16 @@ def test_what_is_slower_is_said_and_in_red() -> None:
     cells = {cell.text: cell.tone for cell in tables(page)["Timings"].rows[1].cells}
     assert cells["1.50 (1.40–1.60)"] == "bad"
     assert "250 mJ" in cells
+    alike = bench_page(bench(FIRST, replace(SECOND, ratio=Ratio(value=1.03, low=1.02, high=1.04))))
+    assert alike.tone == "good"
+    assert {cell.text: cell.tone for cell in tables(alike)["Timings"].rows[1].cells}["1.03 (1.02–1.04)"] == ""
     regression = Regression(file="n", runtime="r", figure="latency", before=1.0, after=2.0, tolerance=0.1)
     assert "n on r: latency 1 ms -&gt; 2 ms, +100.0%" in render(bench_page(bench(against="b", regressions=(regression,))))
+
+
+def test_the_manifest_has_the_provider() -> None:
+    [section] = [section for section in bench_page(bench(replace(FIRST, provider="cuda"))).sections if isinstance(section, Manifest)]
+    assert ("execution provider", "cuda") in section.facts
 
 
 def test_names_are_text() -> None:

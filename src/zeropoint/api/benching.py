@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from zeropoint.benching.bench import Bench
-from zeropoint.benching.comparison import Comparison
+from zeropoint.benching.comparison import Guard
 from zeropoint.benching.entries import Request, open_entries, read_subjects
 from zeropoint.benching.measure import measure, this_machine
 from zeropoint.progress import Progress, silent
@@ -71,11 +71,11 @@ def bench(  # noqa: PLR0913  (each option of the command line, packed into value
         shapes={name: tuple(shape) for name, shape in shapes.items()},
         provider=provider_name(provider),
     )
-    goal = Comparison.of(against, tolerance=tolerance, by=tuple(by))
+    guard = Guard.of(against, tolerance=tolerance, by=tuple(by))
     machine = this_machine()
-    told = () if goal is None else goal.check_machine(machine)
+    told = () if guard is None else guard.check_machine(machine)
     entries, notes = open_entries(request, read_subjects(request))
-    told += () if goal is None else goal.check_entries(entries, request)
+    told += () if guard is None else guard.check_entries(entries, request)
     measured = measure(entries, request, progress=progress)
     found = Bench(
         zeropoint=version("zeropoint"),
@@ -83,8 +83,8 @@ def bench(  # noqa: PLR0913  (each option of the command line, packed into value
         timings=measured.timings,
         energy=measured.energy,
         notes=(*told, *notes, *measured.notes),
-        against="" if goal is None else goal.source,
-        regressions=() if goal is None else goal.regressions(measured.timings),
+        against="" if guard is None else guard.source,
+        regressions=() if guard is None else guard.regressions(measured.timings),
     )
     if report is not None:
         write(bench_page(found), report)

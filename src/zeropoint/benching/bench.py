@@ -10,10 +10,10 @@ from typing import ClassVar, Literal
 from zeropoint.graph.store import write_text
 from zeropoint.notes import Note
 
-VERSION = 1
+VERSION = 2
 SURE = 0.1
 Figure = Literal["latency", "ratio"]
-Strict: dict[str, str] = {"extra": "forbid"}
+Strict: dict[str, object] = {"extra": "forbid", "allow_inf_nan": False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,7 @@ class Machine:
     that matter for integers, where the system tells.
     """
 
-    __pydantic_config__: ClassVar[dict[str, str]] = Strict
+    __pydantic_config__: ClassVar[dict[str, object]] = Strict
 
     system: str
     architecture: str
@@ -41,7 +41,7 @@ class Ratio:
     more, where what disturbs the machine comes as it likes.
     """
 
-    __pydantic_config__: ClassVar[dict[str, str]] = Strict
+    __pydantic_config__: ClassVar[dict[str, object]] = Strict
 
     value: float
     low: float
@@ -65,7 +65,7 @@ class OperatorTime:
     milliseconds: in one run. share: of the time of all nodes.
     """
 
-    __pydantic_config__: ClassVar[dict[str, str]] = Strict
+    __pydantic_config__: ClassVar[dict[str, object]] = Strict
 
     operator: str
     nodes: int
@@ -77,7 +77,7 @@ class OperatorTime:
 class SlowNode:
     """One node among those that take the most; fields as in OperatorTime. in_integers: whether its kernel computes on 8-bit codes."""
 
-    __pydantic_config__: ClassVar[dict[str, str]] = Strict
+    __pydantic_config__: ClassVar[dict[str, object]] = Strict
 
     node: str
     operator: str
@@ -94,7 +94,7 @@ class Profile:
     integer_share: of the time, in kernels that compute on 8-bit codes; quantizing and dequantizing are none.
     """
 
-    __pydantic_config__: ClassVar[dict[str, str]] = Strict
+    __pydantic_config__: ClassVar[dict[str, object]] = Strict
 
     runs: int
     milliseconds: float
@@ -107,21 +107,23 @@ class Profile:
 class Timing:
     """One model on one runtime.
 
-    file: as it was given. bytes: of the file, with the weights that lie beside it. threads: that the runtime was asked for, 0 for its own
-    choice. batch: samples in a run. shapes: of the inputs. rounds: in how many turns it was timed; runs: how often in all, behind one run
-    in each round that is not timed. median_ms, p90_ms, p99_ms: of all timed runs. throughput: samples per second, one run after the other
-    at the median latency. ratio: None for the first model of a runtime, which is the baseline of the others.
+    file: as it was given. bytes: of the file, with the weights that lie beside it. provider: the execution provider of ONNX Runtime, as
+    "cpu", which other runtimes run on too. threads: that the runtime was asked for, 0 for its own choice. batch: samples in a run. shapes:
+    of the inputs. rounds: in how many turns it was timed; runs: how often in all, behind one run in each round that is not timed.
+    median_ms, p90_ms, p99_ms: of all timed runs. throughput: samples per second, one run after the other at the median latency. ratio: None
+    for the first model of a runtime, which is the baseline of the others.
     noise: how far its rounds lie apart: what is between the 10th and the 90th percentile of their medians, over their median.
     peak_bytes: the most memory that a process takes which loads the model and runs it twice, less what one takes that loads the runtime and
     the same inputs alone; None where that was not found. joules: for one run, None where it was not measured.
     """
 
-    __pydantic_config__: ClassVar[dict[str, str]] = Strict
+    __pydantic_config__: ClassVar[dict[str, object]] = Strict
 
     file: str
     bytes: int
     runtime: str
     runtime_version: str
+    provider: str
     threads: int
     batch: int
     shapes: dict[str, tuple[int, ...]]
@@ -142,7 +144,7 @@ class Timing:
 class Regression:
     """One figure that is worse than it was by more than the tolerance; before and after in ms for the latency."""
 
-    __pydantic_config__: ClassVar[dict[str, str]] = Strict
+    __pydantic_config__: ClassVar[dict[str, object]] = Strict
 
     file: str
     runtime: str
@@ -168,7 +170,7 @@ class Bench:
     against: the file or benchmark that it was compared with, "" for none; regressions: what is worse than there.
     """
 
-    __pydantic_config__: ClassVar[dict[str, str]] = Strict
+    __pydantic_config__: ClassVar[dict[str, object]] = Strict
 
     version: int = VERSION
     zeropoint: str

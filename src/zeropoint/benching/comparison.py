@@ -18,7 +18,7 @@ WHERE = "against"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class Guard:
     """What an earlier benchmark is compared by. source: what to call it. tolerance: by what share a figure may grow."""
 
     before: Bench
@@ -27,7 +27,7 @@ class Comparison:
     by: tuple[Figure, ...]
 
     @classmethod
-    def of(cls, against: Bench | str | Path | None, *, tolerance: float, by: tuple[Figure, ...]) -> Comparison | None:
+    def of(cls, against: Bench | str | Path | None, *, tolerance: float, by: tuple[Figure, ...]) -> Guard | None:
         """Read the earlier benchmark, where there is one.
 
         Raises:
@@ -62,12 +62,12 @@ class Comparison:
         return (_warning(f"the earlier benchmark is of another machine ({there}; here {here}): only ratios are compared"),)
 
     def check_entries(self, entries: Sequence[Entry], request: Request) -> tuple[Note, ...]:
-        """Return notes on what has nothing to be compared with, and on other versions of a runtime where only ratios are compared.
+        """Return notes on what has nothing to be compared with, and on another runtime or provider where only ratios are compared.
 
         Raises:
             ModelError: what the earlier benchmark has of these models and runtimes does not run now.
-            RecipeError: it was timed on other shapes or with other threads, has none of the models, or a runtime has another version
-                and milliseconds are compared.
+            RecipeError: it was timed on other shapes or with other threads, has none of the models, or ratios to another model, or there
+                is no figure to compare, or milliseconds are compared of another version of a runtime or another provider.
         """
         earlier, here = _by_key(self.before.timings), {(entry.subject.file, entry.runtime): entry for entry in entries}
         lost = [key for key in earlier if key[0] in request.models and key[1] in request.runtimes and key not in here]
@@ -76,12 +76,31 @@ class Comparison:
         if earlier.keys().isdisjoint(here):
             found = ", ".join(f"{file} on {runtime}" for file, runtime in earlier)
             raise RecipeError(f"{WHERE}: found {found} in {self.source}, expected one of the models, by the path that they are given here")
+        shared = here.keys() & earlier.keys()
+        if "ratio" in self.by:
+            self._check_first(request.models[0], {runtime for _, runtime in shared})
+        if "latency" not in self.by and all(earlier[key].ratio is None for key in shared):
+            raise RecipeError(
+                f"{WHERE}: found no ratio in {self.source} of a model that runs here, expected at least one to compare; "
+                "compare by latency, or give the first model and another one, both times"
+            )
         notes = [
             _warning(f"{file} on {runtime} is new: there is nothing to compare it with") for file, runtime in here.keys() - earlier.keys()
         ]
-        for key in here.keys() & earlier.keys():
+        for key in shared:
             notes += self._check(earlier[key], here[key], request)
         return tuple(sorted(set(notes)))
+
+    def _check_first(self, first: str, runtimes: Iterable[str]) -> None:
+        for runtime in sorted(runtimes):
+            there = [timing for timing in self.before.timings if timing.runtime == runtime]
+            baseline = next((timing.file for timing in there if timing.ratio is None), first)
+            # where there are no ratios at all, the first model did not run there or was alone
+            if baseline != first and any(timing.ratio is not None for timing in there):
+                raise RecipeError(
+                    f"{WHERE}: found ratios to {baseline} on {runtime} in {self.source}, expected ratios to {first}, which is first here; "
+                    f"give {baseline} as the first model, or compare by latency alone"
+                )
 
     def _check(self, before: Timing, entry: Entry, request: Request) -> list[Note]:
         where = f"{WHERE}: {before.file} on {before.runtime}"
@@ -89,13 +108,16 @@ class Comparison:
         for what, there, here in (("threads", before.threads, request.threads), ("shapes", before.shapes, shapes)):
             if there != here:
                 raise RecipeError(f"{where}: found {what} {there} there and {here} here, expected the same; measure both alike")
-        now = version(entry.runtime)
-        if before.runtime_version == now:
-            return []
-        versions = f"{entry.runtime} {before.runtime_version} there and {now} here"
-        if "latency" in self.by:
-            raise RecipeError(f"{where}: found {versions}, expected the same; compare by ratio alone, or measure the earlier models again")
-        return [_warning(f"{versions}: only ratios are compared")]
+        notes = []
+        of_runtime = (entry.runtime, before.runtime_version, version(entry.runtime))
+        for what, earlier, now in (of_runtime, ("provider", before.provider, request.provider_word)):
+            if earlier == now:
+                continue
+            found = f"{what} {earlier} there and {now} here"
+            if "latency" in self.by:
+                raise RecipeError(f"{where}: found {found}, expected the same; compare by ratio alone, or measure the earlier models again")
+            notes.append(_warning(f"{found}: only ratios are compared"))
+        return notes
 
     def regressions(self, now: Iterable[Timing]) -> tuple[Regression, ...]:
         """Return each figure that is larger than it was by more than the tolerance; what only one of the two has is left out."""

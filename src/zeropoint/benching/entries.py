@@ -13,7 +13,7 @@ from zeropoint.errors import ModelError, RecipeError
 from zeropoint.graph.load import given_size, input_infos, load
 from zeropoint.notes import Note
 from zeropoint.runtime import RUNTIMES, Session, is_installed, open_runtime
-from zeropoint.runtime.onnxruntime import CPU
+from zeropoint.runtime.onnxruntime import CPU, SUFFIX
 from zeropoint.targets import TARGETS
 
 
@@ -44,6 +44,11 @@ class Request:
             raise RecipeError(f"batch: found {self.batch}, expected at least 1")
         if not 0 < self.seconds < float("inf"):
             raise RecipeError(f"seconds: found {self.seconds}, expected more than 0: how long each model is timed on each runtime")
+
+    @property
+    def provider_word(self) -> str:
+        """The provider as it is typed, such as "cpu"."""
+        return self.provider.removesuffix(SUFFIX).lower()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -128,6 +128,7 @@ def _timing(
         bytes=subject.bytes,
         runtime=entry.runtime,
         runtime_version=version(entry.runtime),
+        provider=request.provider_word,
         threads=request.threads,
         batch=subject.batch,
         shapes={name: array.shape for name, array in subject.feed.items()},

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from zeropoint.benching.bench import Bench, Timing
+from zeropoint.benching.bench import Bench, Ratio, Timing
 
 NOISE = "noise"  # where notes on it stand
+ALIKE = (0.95, 1.05)  # ratios between which a difference is not worth a word
 
 
 def short_names(files: Iterable[str]) -> dict[str, str]:
@@ -36,7 +37,12 @@ def verdict(bench: Bench) -> str:
 
 def is_bad(bench: Bench) -> bool:
     """Whether a model became slower, or is slower than the first one."""
-    return bool(bench.regressions) or any(timing.ratio is not None and timing.ratio.low > 1 for timing in bench.timings)
+    return bool(bench.regressions) or any(timing.ratio is not None and is_slower(timing.ratio) for timing in bench.timings)
+
+
+def is_slower(ratio: Ratio) -> bool:
+    """Whether a model is slower than the first one, surely and by more than a little."""
+    return ratio.low > 1 and ratio.value > ALIKE[1]
 
 
 def is_noisy(bench: Bench) -> bool:
@@ -55,6 +61,6 @@ def _judgement(timing: Timing) -> str:
     ratio = timing.ratio
     if ratio is None:
         return f"takes {timing.median_ms:.3g} ms"
-    if not ratio.is_clear:
+    if not ratio.is_clear or ALIKE[0] <= ratio.value <= ALIKE[1]:
         return "is about as fast as the first"
     return f"is {1 / ratio.value:.1f}x faster" if ratio.value < 1 else f"is SLOWER: {ratio.value:.2f} times the latency of the first"

@@ -27,7 +27,7 @@ from zeropoint.summary import bad_news, step_text, summary_rows, verdict
 MOST_NOTES = 12
 MOST_PLACES = 3
 PARAMETERS = frozenset(name for function in (quantize, compare, bench) for name in signature(function).parameters)
-PARAMETERS -= {"model", "models", "a", "b"}
+PARAMETERS = PARAMETERS - {"model", "models", "a", "b"} | {"shape"}  # one of `shapes`
 OTHER_NAMES = {"runtimes": "runtime", "seconds": "time"}  # of options that are not called as the parameter that they mirror
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
@@ -41,8 +41,9 @@ def show_error(error: ZeropointError) -> None:
 def _with_option(message: str) -> str:
     """Begin the message with the option as it is typed here, where it begins with the parameter that the option mirrors."""
     parameter, colon, rest = message.partition(":")
-    option = OTHER_NAMES.get(parameter, parameter).replace("_", "-")
-    return f"--{option}{colon}{rest}" if parameter in PARAMETERS else message
+    name, of, what = parameter.partition(" of ")
+    option = OTHER_NAMES.get(name, name).replace("_", "-")
+    return f"--{option}{of}{what}{colon}{rest}" if name in PARAMETERS else message
 
 
 def show_result(result: Result, written: Sequence[Path]) -> None:

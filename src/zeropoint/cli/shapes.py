@@ -13,9 +13,14 @@ def parsed_shapes(texts: Iterable[str]) -> dict[str, Shape]:
     """Return the shape of each input in texts as INPUT=1x3x224x224.
 
     Raises:
-        RecipeError: a text is none.
+        RecipeError: a text is none, or an input has two.
     """
-    return dict(map(_parsed, texts))
+    shapes: dict[str, Shape] = {}
+    for name, shape in map(_parsed, texts):
+        if name in shapes:
+            raise RecipeError(f"--shape: found two for {name!r}, {shapes[name]} and {shape}, expected one for each input; leave one out")
+        shapes[name] = shape
+    return shapes
 
 
 def _parsed(text: str) -> tuple[str, Shape]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from zeropoint.benching.bench import Bench, Timing
-from zeropoint.benching.summary import is_bad, is_noisy, short_names, verdict
+from zeropoint.benching.summary import is_bad, is_noisy, is_slower, short_names, verdict
 from zeropoint.report.figures import Bar, Figure, Figures
 from zeropoint.report.manifest import Manifest
 from zeropoint.report.page import Page, Section, check_libraries
@@ -115,7 +115,7 @@ def _timing(timing: Timing, names: dict[str, str]) -> list[Cell]:
     if ratio is None:
         cells.append(_absent())
     else:
-        cells.append(Cell(f"{ratio.value:.2f} ({ratio.low:.2f}–{ratio.high:.2f})", ratio.value, "bad" if ratio.low > 1 else ""))
+        cells.append(Cell(f"{ratio.value:.2f} ({ratio.low:.2f}–{ratio.high:.2f})", ratio.value, "bad" if is_slower(ratio) else ""))
     cells.append(Cell(f"{timing.noise:.0%}", timing.noise))
     cells.append(Cell(size_text(timing.peak_bytes), timing.peak_bytes) if timing.peak_bytes is not None else _absent())
     cells.append(Cell(f"{profile.integer_share:.0%}", profile.integer_share) if profile is not None else _absent())
@@ -181,6 +181,7 @@ def _manifest(found: Bench) -> Manifest:
         ("instruction sets", ", ".join(machine.instruction_sets) or "not told"),
         ("system", machine.system),
         ("runtimes", ", ".join(runtimes)),
+        ("execution provider", ", ".join(dict.fromkeys(timing.provider for timing in found.timings))),
         ("threads of a run", ", ".join(threads)),
         ("inputs", f"random numbers: {', '.join(shapes)}"),
         ("energy", found.energy),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import cast
 
 import typer
+from rich.text import Text
 
 from zeropoint import api
 from zeropoint.benching.bench import Figure
@@ -59,14 +60,22 @@ def bench(
             report=report,
             progress=shown,
         )
-        if save is not None:
+        keeps = save is not None and against is not None and bool(found.regressions) and _is_one_file(save, against)
+        if save is not None and not keeps:
             found.save(save)
+    if keeps:
+        kept = f"{save} was not written: models became slower than they are in it, which --against compares with"
+        render.errors.print(Text(kept), soft_wrap=True)
     if json:
         render.print_json(render.document(found))
     else:
-        show_bench(found, written=written)
+        show_bench(found, written=[file for file in written if not (keeps and file == save)])
     if found.regressions:
         raise typer.Exit(GATE_FAILED)
+
+
+def _is_one_file(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
 
 
 def _share(text: str) -> float:
