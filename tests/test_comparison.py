@@ -11,10 +11,10 @@ import pytest
 from tests.graph.networks import network
 
 import zeropoint as zp
-from zeropoint.comparison import Comparison, OperatorDifference, decibels_text, verdict
+from zeropoint.comparison import Comparison, OperatorDifference, _enters, decibels_text, verdict
 from zeropoint.errors import DataError, ModelError, RecipeError
 from zeropoint.evaluate.codes import Codes, CodesDifference
-from zeropoint.evaluate.layers import LayerFidelity
+from zeropoint.evaluate.layers import LayerComparison, LayerFidelity
 
 Array = np.ndarray[Any, Any]
 RANDOM = np.random.default_rng(0).normal(0.0, 1.0, (12, 16, 8, 8)).astype(np.float32)
@@ -174,7 +174,47 @@ def test_refused(b: onnx.ModelProto, options: dict[str, Any], error: type[Except
 
 def test_an_infinitely_wrong_output_is_said() -> None:
     b = network(FLOAT.replace("y =", "f =") + " o = Sub(f, f) y = Div(f, o)")
-    assert "12 samples of y CANNOT BE COMPARED" in verdict(compared(network(FLOAT), b))
+    said = verdict(compared(network(FLOAT), b))
+    assert said.startswith("12 samples of y CANNOT BE COMPARED")
+    assert "wrong" not in said
+
+
+def test_an_output_that_is_zero_in_one_network_alone_is_said() -> None:
+    a = network(FLOAT.replace("y =", "f =") + " y = Sub(f, f)")
+    said = verdict(compared(a, network(FLOAT)))
+    assert said.startswith("y IS NOT ZERO, as it is in the first network; ")
+    assert "wrong" not in said
+
+
+@pytest.mark.parametrize(
+    ("outputs", "of_b", "uncompared", "said"),
+    [
+        pytest.param("y", "y, r", ("r",), "1 OUTPUT WAS NOT COMPARED; no difference in the others", id="of one network alone"),
+        pytest.param("bool e, y", "bool e, y", ("e",), "1 OUTPUT WAS NOT COMPARED; no difference in the others", id="no numbers"),
+        pytest.param("bool e, y", "bool e, y, r", ("r", "e"), "2 OUTPUTS WERE NOT COMPARED; no difference in the others", id="both"),
+        pytest.param(
+            "bool e", "bool e", ("e",), "NO OUTPUT WAS COMPARED; no layer that was compared adds an error by itself", id="none is left"
+        ),
+    ],
+)
+def test_outputs_that_were_not_compared_are_said_first(outputs: str, of_b: str, uncompared: tuple[str, ...], said: str) -> None:
+    body = FLOAT + " h = Sub(y, y) e = Equal(h, h)"
+    found = compared(network(body, outputs=outputs), network(body, outputs=of_b))
+    assert found.uncompared == uncompared
+    assert verdict(found) == said
+    assert [note.where for note in found.notes if note.kind == "warning"] == list(uncompared)
+
+
+def test_nothing_compared_is_no_equality() -> None:
+    assert verdict(replace(compared(coded(), coded()), fidelity=(), layers=())) == "NOTHING WAS COMPARED"
+
+
+def test_the_error_enters_where_it_is_known_to() -> None:
+    """A layer that reaches too far leads the table, but adds no error that is known."""
+    found = compared(coded(), coded(ws=CODES["ws"] * np.float32(1.5)))
+    wide = LayerFidelity(node="wide", operator="Relu", tensor="w", other="w", sqnr_db=9.0, own_db=None, reach=4.0)
+    assert _enters(LayerComparison((wide, *found.layers), ())) == found.enters
+    assert replace(found, layers=(wide, *found.layers)).ranked[0] == wide
 
 
 @pytest.mark.parametrize(("value", "text"), [(6.14, "6.1 dB"), (math.inf, "exact"), (-math.inf, "wrong"), (math.nan, "wrong"), (None, "-")])

@@ -136,6 +136,69 @@ def test_network_that_does_not_run_on_zeros_is_shown_without_its_work() -> None:
     assert zp.inspect(model, target="tensorrt", shapes={"x": [1, 16, 8, 8]}).macs == 6 * 6 * 16 * 16 * 9
 
 
+def beside(*nodes: onnx.NodeProto, weights: Sequence[Sequence[int]] = ()) -> onnx.ModelProto:
+    """A product of 4 x 6 by 6 x 5, and the `nodes` beside it."""
+    model = one_operator("MatMul", [4, 6], [[6, 5]])
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend(numpy_helper.from_array(np.ones(shape, np.float32), f"k{i}") for i, shape in enumerate(weights))
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    return model
+
+
+def branch(name: str) -> onnx.GraphProto:
+    output = helper.make_tensor_value_info(name, TensorProto.FLOAT, [4, 5])
+    return helper.make_graph([helper.make_node("MatMul", ["x", "w0"], [name])], name, [], [output])
+
+
+def recurrent(op_type: str, gates: int) -> onnx.ModelProto:
+    nodes = [
+        helper.make_node("Unsqueeze", ["x", "axis"], ["x3"]),
+        helper.make_node(op_type, ["x3", "k0", "k1"], ["r"], hidden_size=2),
+    ]
+    model = beside(*nodes, weights=[[1, gates * 2, 6], [1, gates * 2, 2]])
+    model.graph.initializer.append(numpy_helper.from_array(np.array([0]), "axis"))
+    return model
+
+
+def branches() -> onnx.ModelProto:
+    model = beside(helper.make_node("If", ["c"], ["i"], then_branch=branch("a"), else_branch=branch("b")))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "c"))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "uncounted"),
+    [
+        pytest.param(recurrent("LSTM", 4), {"LSTM": 1}, id="lstm"),
+        pytest.param(recurrent("GRU", 3), {"GRU": 1}, id="gru"),
+        pytest.param(recurrent("RNN", 1), {"RNN": 1}, id="rnn"),
+        pytest.param(beside(helper.make_node("Einsum", ["x", "w0"], ["e"], equation="ij,jk->ik")), {"Einsum": 1}, id="einsum"),
+        pytest.param(
+            beside(*(helper.make_node("FusedMatMul", ["x", "w0"], [name], domain="com.microsoft") for name in "fg")),
+            {"com.microsoft::FusedMatMul": 2},
+            id="another-domain",
+        ),
+        pytest.param(branches(), {"MatMul": 2}, id="bodies"),
+        pytest.param(beside(helper.make_node("Relu", ["y"], ["r"])), {}, id="all-is-counted"),
+    ],
+)
+def test_work_that_is_not_counted_is_noted(model: onnx.ModelProto, uncounted: dict[str, int]) -> None:
+    found = zp.inspect(model)
+    assert (found.macs, found.uncounted) == (4 * 6 * 5, uncounted)
+    told = [f"{count} {name}: the multiply-accumulates of these are not counted" for name, count in uncounted.items()]
+    assert [str(note) for note in found.notes] == told
+
+
+def test_codes_of_another_domain_are_no_work() -> None:
+    model = beside(
+        helper.make_node("QuantizeLinear", ["y", "k0", "z"], ["q"], domain="com.microsoft"),
+        helper.make_node("DequantizeLinear", ["q", "k0", "z"], ["d"], domain="com.microsoft"),
+        weights=[[]],
+    )
+    model.graph.initializer.append(numpy_helper.from_array(np.array(3, np.uint16), "z"))
+    assert (zp.inspect(model).uncounted, zp.inspect(model).notes) == ({}, ())
+
+
 def constant_node(model: onnx.ModelProto) -> None:
     tensor = model.graph.initializer.pop()
     model.graph.node.insert(0, helper.make_node("Constant", [], [tensor.name], value=tensor))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -52,9 +51,10 @@ class OperatorDifference:
 class Comparison:
     """How network b differs from network a.
 
-    fidelity: of b's outputs to a's, under a's names, with all optimizations of ONNX Runtime. layers: in the order of a, as the nodes say.
-    enters: the first of the `ranked` layers, None where none adds more than rounding. evaluation_data, layer_samples: what
-    outputs were compared on, and on how many of these samples layers were.
+    fidelity: of b's outputs to a's, under a's names, with all optimizations of ONNX Runtime. uncompared: outputs that one network alone
+    has, or that are no tensors of numbers. layers: in the order of a, as the nodes say. enters: the first of the `ranked` layers that adds
+    more than rounding by itself; None where none is known to. evaluation_data, layer_samples: what outputs were compared on, and on how
+    many of these samples layers were.
     """
 
     a: Side
@@ -67,6 +67,17 @@ class Comparison:
     evaluation_data: str
     layer_samples: int
     notes: tuple[Note, ...]
+    uncompared: tuple[str, ...] = ()
+
+    @property
+    def worst_db(self) -> float:
+        """The least SQNR of an output, -inf also for NaN; infinite where no output was compared."""
+        return min((-math.inf if math.isnan(output.sqnr_db) else output.sqnr_db for output in self.fidelity), default=math.inf)
+
+    @property
+    def has_too_wide(self) -> bool:
+        """Whether a layer's codes reach too far, so that it comes before those that add more error."""
+        return any(layer.is_too_wide for layer in self.layers)
 
     @property
     def ranked(self) -> tuple[LayerFidelity, ...]:
@@ -109,7 +120,7 @@ def compare_networks(
     told = list(notes)
     if NOT_REAL in samples.description:
         told.append(Note("data", f"on {NOT_REAL}: a trial, which says nothing of how the networks do in use", kind="warning"))
-    fidelity = _compare_outputs(pair, samples, labels, told, progress)
+    fidelity, uncompared = _compare_outputs(pair, samples, labels, told, progress)
     few = samples.select(spread(len(samples), max(layer_samples, batch_axis(samples.inputs).size or 1)))
     found = compare_layers(*pair.models, few, progress=progress)
     networks = read_network(pair.models[0]), read_network(pair.models[1])
@@ -124,28 +135,46 @@ def compare_networks(
         evaluation_data=samples.description,
         layer_samples=len(fed(few)),
         notes=tuple(dict.fromkeys((*told, *found.notes))),
+        uncompared=uncompared,
     )
 
 
 def verdict(found: Comparison) -> str:
-    """Return the comparison in one sentence: where the error enters, and what comes out."""
-    parts = [f"ONLY A TRIAL: on {NOT_REAL}"] if NOT_REAL in found.evaluation_data else []
-    parts += [f"{counted(f.incomparable, 'sample')} of {f.output} CANNOT BE COMPARED" for f in found.fidelity if f.incomparable]
-    worst = min((output.sqnr_db for output in found.fidelity), default=math.inf)
+    """Return the comparison in one sentence: the bad news if there is any, where the error enters, and what comes out."""
+    parts, worst = bad_news(found), found.worst_db
+    others = " in the others" if found.uncompared else ""
     if found.enters is not None:
-        own = found.enters.own_db if found.enters.own_db is not None else found.enters.sqnr_db
-        wide = f", whose codes reach {found.enters.reach:.1f} times too far" if found.enters.is_too_wide else ""
-        parts.append(f"the error enters at {found.enters.node} ({found.enters.operator}{wide}): {decibels_text(own)} by itself")
-    elif worst == math.inf:
-        parts.append("no difference")
-    elif worst < ROUNDING_DB:
+        parts.append(f"the error enters at {_entrance(found.enters)}")
+    elif worst < ROUNDING_DB or (found.layers and not found.fidelity):
         parts.append("no layer that was compared adds an error by itself")
-    else:
-        parts.append("no difference but rounding")
-    if worst < math.inf:
+    elif found.fidelity:
+        parts.append(f"no difference{others}" if worst == math.inf else f"no difference{others} but rounding")
+    if math.isfinite(worst):
         which = "the outputs are" if len(found.fidelity) == 1 else "the worst output is"
         parts.append(f"{which} at {decibels_text(worst)}")
     return "; ".join(parts)
+
+
+def _entrance(layer: LayerFidelity) -> str:
+    wide = f", whose codes reach {layer.reach:.1f} times too far" if layer.is_too_wide else ""
+    by_itself = f": {decibels_text(layer.own_db)} by itself" if layer.own_db is not None and math.isfinite(layer.own_db) else ""
+    return f"{layer.node} ({layer.operator}{wide}){by_itself}"
+
+
+def bad_news(found: Comparison) -> list[str]:
+    """Return what nobody should overlook: a trial only, what was not compared, and outputs that are no numbers any more."""
+    parts = [f"ONLY A TRIAL: on {NOT_REAL}"] if NOT_REAL in found.evaluation_data else []
+    if not found.fidelity:
+        parts.append("NO OUTPUT WAS COMPARED" if found.layers else "NOTHING WAS COMPARED")
+    elif found.uncompared:
+        count = len(found.uncompared)
+        parts.append("1 OUTPUT WAS NOT COMPARED" if count == 1 else f"{count} OUTPUTS WERE NOT COMPARED")
+    for output in found.fidelity:
+        if output.incomparable:
+            parts.append(f"{counted(output.incomparable, 'sample')} of {output.output} CANNOT BE COMPARED")
+        elif output.sqnr_db == -math.inf:
+            parts.append(f"{output.output} IS NOT ZERO, as it is in the first network")
+    return parts
 
 
 def decibels_text(value: float | None) -> str:
@@ -211,13 +240,14 @@ def _outputs(pair: Pair) -> dict[str, str]:
 
 def _compare_outputs(
     pair: Pair, samples: Samples, labels: Labels | None, notes: list[Note], progress: Progress
-) -> tuple[OutputFidelity, ...]:
+) -> tuple[tuple[OutputFidelity, ...], tuple[str, ...]]:
+    """Return the fidelity of the outputs that can be compared, and the names of those that cannot, which are noted."""
     inputs, outputs = _inputs(pair), _outputs(pair)
     first, second = open_session(pair.models[0]), open_session(pair.models[1])
     types = {str(value.name): value.dtype.numpy() for value in pair.models[1].graph.inputs if value.dtype is not None}
     alone = [str(value.name) for value in pair.models[0].graph.outputs if value.name not in outputs]
     alone += [str(value.name) for value in pair.models[1].graph.outputs if value.name not in outputs.values()]
-    notes += [Note(name, "this output was not compared: only one of the networks has it") for name in alone]
+    notes += [Note(name, "this output was not compared: only one of the networks has it", kind="warning") for name in alone]
 
     def theirs(feed: Feed) -> Mapping[str, Array]:
         given = {inputs[name]: array.astype(types.get(inputs[name], array.dtype), copy=False) for name, array in feed.items()}
@@ -231,8 +261,9 @@ def _compare_outputs(
 
     found = compare_outputs(lambda feed: first.run(feed, list(outputs)), theirs, counted_feeds(), labels=labels)
     judged = {output.output for output in found}
-    notes += [Note(name, "this output was not compared: it is no tensor of numbers") for name in outputs if name not in judged]
-    return found
+    others = [name for name in outputs if name not in judged]
+    notes += [Note(name, "this output was not compared: it is no tensor of numbers", kind="warning") for name in others]
+    return found, (*alone, *others)
 
 
 def _side(pair: Pair, network: Network, number: int) -> Side:
@@ -242,7 +273,7 @@ def _side(pair: Pair, network: Network, number: int) -> Side:
         bytes=given_size(source),
         opset=network.opset,
         producer=" ".join(part for part in (model.producer_name, model.producer_version) if part),
-        operators=_operators(network),
+        operators=network.operators_by_type,
         quantized=next(codings(network), None) is not None,
     )
 
@@ -256,12 +287,8 @@ def _suspicion(layer: LayerFidelity) -> tuple[bool, float]:
     return not layer.is_too_wide, math.inf if layer.own_db is None else layer.own_db
 
 
-def _operators(network: Network) -> dict[str, int]:
-    return dict(Counter(op.op_type if op.is_standard else f"{op.domain}::{op.op_type}" for op in network.operators).most_common())
-
-
 def _operator_differences(a: Network, b: Network) -> tuple[OperatorDifference, ...]:
-    ours, theirs = _operators(a), _operators(b)
+    ours, theirs = a.operators_by_type, b.operators_by_type
     differing = [name for name in {**ours, **theirs} if ours.get(name, 0) != theirs.get(name, 0)]
     found = [OperatorDifference(name, ours.get(name, 0), theirs.get(name, 0)) for name in differing]
     return tuple(sorted(found, key=lambda difference: (-abs(difference.b - difference.a), difference.operator)))

@@ -6,14 +6,14 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from zeropoint.data import Feed, InputInfo
 from zeropoint.errors import ModelError, RecipeError
 from zeropoint.evaluate.evidence import Coverage, count_coverage
-from zeropoint.graph.cost import OPERANDS, multiply_accumulates
+from zeropoint.graph.cost import NOT_COUNTED, OPERANDS, multiply_accumulates
 from zeropoint.graph.facts import Facts, capture_facts
 from zeropoint.graph.load import input_infos
 from zeropoint.graph.model import Model, Value
@@ -92,6 +92,7 @@ class Inspection:
     parameters: elements of constants, less shapes, indices, scales and zero points; weight_bytes: theirs. macs: of all layers, for inputs
     of `input_shapes`; None where the network could not be run. activation_bytes: what all layers read of inputs that are computed, and
     write; None where it is not known of one. integer_layers: how many multiply codes by codes. bytes_by_dtype: of all constants.
+    uncounted: operators that may multiply and sum but whose work is not in `macs`, by type.
     """
 
     opset: int | None
@@ -111,6 +112,7 @@ class Inspection:
     quantized: bool
     target: TargetView | None
     notes: tuple[Note, ...]
+    uncounted: Mapping[str, int] = field(default_factory=dict)
 
 
 def inspect_model(model: Model, *, shapes: Shapes) -> Inspection:
@@ -128,6 +130,8 @@ def inspect_model(model: Model, *, shapes: Shapes) -> Inspection:
     except ModelError as error:
         notes.append(Note("shapes", f"multiply-accumulates are not known: {error}; give the shapes of inputs with dynamic axes"))
     macs = multiply_accumulates(model, facts)
+    uncounted = _uncounted(network, macs) if facts else {}
+    notes += [Note(f"{count} {name}", "the multiply-accumulates of these are not counted") for name, count in uncounted.items()]
     constants = list(_constants(network))
     parameters = [tensor for tensor in constants if _is_parameter(network, tensor)]
     weighted = [operator for operator in network.operators if operator.is_standard and operator.op_type in OPERANDS]
@@ -138,7 +142,7 @@ def inspect_model(model: Model, *, shapes: Shapes) -> Inspection:
         producer=" ".join(part for part in (model.producer_name, model.producer_version) if part),
         inputs=tuple(_declared(value) for value in model.graph.inputs if value.name not in model.graph.initializers),
         outputs=tuple(map(_declared, model.graph.outputs)),
-        operators=dict(Counter(_type(operator) for operator in network.operators).most_common()),
+        operators=network.operators_by_type,
         layers=layers,
         parameters=sum(_elements(tensor) for tensor in parameters),
         weight_bytes=sum(_stored_bytes(tensor) for tensor in parameters),
@@ -150,6 +154,7 @@ def inspect_model(model: Model, *, shapes: Shapes) -> Inspection:
         quantized=any(layer.integer for layer in layers) or next(codings(network), None) is not None,
         target=None,
         notes=tuple(notes),
+        uncounted=uncounted,
     )
 
 
@@ -199,8 +204,17 @@ def _declared(value: Value) -> TensorInfo:
     return TensorInfo(str(value.name), C_NAMES.get(dtype, dtype), shape)
 
 
-def _type(operator: Operator) -> str:
-    return operator.op_type if operator.is_standard else f"{operator.domain}::{operator.op_type}"
+def _uncounted(network: Network, macs: Mapping[str, int]) -> dict[str, int]:
+    """How many operators of each type may multiply and sum, and are not in `macs`."""
+    return dict(Counter(operator.full_type for operator in network.operators if _is_uncounted(operator, macs)).most_common())
+
+
+def _is_uncounted(operator: Operator, macs: Mapping[str, int]) -> bool:
+    if not operator.is_standard:  # nobody knows what it computes, but where it only writes or reads codes
+        return not (is_quantize(operator) or is_dequantize(operator))
+    if operator.op_type in OPERANDS:  # in the body of an If, Loop or Scan, or of a function, shapes are not known
+        return operator.outputs[0].name not in macs
+    return operator.op_type in NOT_COUNTED
 
 
 def _layer(network: Network, operator: Operator, facts: Facts, macs: Mapping[str, int]) -> Layer:

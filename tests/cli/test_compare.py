@@ -49,6 +49,22 @@ def test_it_fits_80_columns(place: Place, zeropoint: Zeropoint, int8: str) -> No
     assert "only a codes" in out
 
 
+def test_codes_that_reach_too_far_are_told_in_80_columns(place: Place, zeropoint: Zeropoint, int8: str) -> None:
+    plain = zeropoint("compare", "digits.onnx", int8, *DATA).out
+    assert "reach" not in plain
+    assert "\nlayers that add the most error\n" in plain
+    model = onnx.load(place.folder / int8)
+    scale = next(tensor for tensor in model.graph.initializer if tensor.name == "stage2.first.relu/scale")
+    scale.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(scale) * np.float32(8), scale.name))
+    onnx.save(model, place.folder / "wide.onnx")
+    out = zeropoint("compare", "digits.onnx", "wide.onnx", *DATA).out
+    assert "\nlayers whose codes reach too far, then those that add the most error\n" in out
+    rows = out.split("by itself    so far   reach")[1].splitlines()
+    assert rows[2].split()[0] == "stage2.first.relu"
+    assert float(rows[2].split()[-1].removesuffix("x")) > 3
+    assert max(len(row) for row in rows[: rows.index("")]) <= 80
+
+
 @pytest.mark.parametrize(("flag", "rows"), [((), 15), (("--all",), 17)], ids=["the worst", "all"])
 def test_rows(place: Place, zeropoint: Zeropoint, int8: str, flag: tuple[str, ...], rows: int) -> None:
     out = zeropoint("compare", "digits.onnx", int8, *DATA, *flag).out

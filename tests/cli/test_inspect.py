@@ -14,7 +14,7 @@ from rich.console import Console
 from tests.cli.commands import Place, Zeropoint
 
 import zeropoint as zp
-from zeropoint.cli.inspection import layer_table
+from zeropoint.cli.inspection import _dtypes, layer_table
 from zeropoint.demo import load_digits
 from zeropoint.inspection import Inspection
 
@@ -112,6 +112,24 @@ def test_dtypes_of_the_first_convolution_are_told(zeropoint: Zeropoint, place: P
     run = zeropoint("inspect", "digits.int8.onnx")
     assert "first Conv, stem.conv: input uint8, weight int8 48×1×5×5, bias int32 48, output uint8" in run.out
     assert "codes multiply codes in 7 of 7 weighted operators, 100 % of the multiply-accumulates" in run.out
+
+
+def test_totals_are_at_least_what_was_counted(zeropoint: Zeropoint, tmp_path: Path) -> None:
+    path = chain(["a", "b"], tmp_path / "chain.onnx")
+    assert "multiply-accumulates: 128 for x" in zeropoint("inspect", str(path)).out
+    model = onnx.load(path)
+    model.graph.node.append(helper.make_node("Einsum", ["x", "w"], ["e"], equation="ij,jk->ik"))
+    onnx.save(model, path)
+    run = zeropoint("inspect", str(path))
+    assert "multiply-accumulates: at least 128 for x 1×8; shares are of these" in run.out
+    assert "1 Einsum: the multiply-accumulates of these are not counted" in run.out
+    assert json.loads(zeropoint("inspect", str(path), "--json").out)["uncounted"] == {"Einsum": 1}
+
+
+def test_share_is_that_of_what_was_counted(digits: Inspection) -> None:
+    coded = replace(digits, quantized=True, layers=tuple(replace(layer, integer=True) for layer in digits.layers))
+    lines = [str(line) for line in _dtypes(replace(coded, uncounted={"LSTM": 1}))]
+    assert lines[0].endswith("100 % of the multiply-accumulates that are counted")
 
 
 def test_json_keeps_what_it_had(zeropoint: Zeropoint, place: Place) -> None:

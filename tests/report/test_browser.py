@@ -205,6 +205,13 @@ def test_names_are_text_and_nothing_else(browser: Any, tmp_path: Path) -> None:
     assert [url for url in tab.requests if not url.startswith(("file:", "data:"))] == []
 
 
+def test_row_of_a_name_with_line_breaks_opens_its_tensors(browser: Any, tmp_path: Path) -> None:
+    tab = opened(browser, written(subject(prefix="a\r\nb"), tmp_path))
+    tab.page.locator("#layers-table button.open").nth(4).click()
+    assert tab.page.locator("#tensor [data-part=layer]").text_content() == "MatMul a\r\nb4"
+    assert tab.errors == []
+
+
 def test_page_of_two_thousand_nodes(browser: Any, tmp_path: Path) -> None:
     found = subject(2000, judged=False)
     tab = opened(browser, written(found, tmp_path))

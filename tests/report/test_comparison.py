@@ -69,8 +69,17 @@ def table(heading: str, found: Comparison = FOUND) -> Table:
 def test_layers_are_those_that_add_the_most_first() -> None:
     rows = [[cell.text for cell in row.cells] for row in table("Layers").rows]
     assert [row[1] for row in rows] == ["2", "1", "3"]
-    assert rows[0][5:] == ["3.0 dB", "wrong"]
-    assert rows[1][5:] == ["exact", "40.0 dB"]
+    assert rows[0][5:] == ["3.0 dB", "wrong", ""]
+    assert rows[1][5:] == ["exact", "40.0 dB", ""]
+    assert table("Layers").lead.startswith("Those that add the most error by themselves first, on 4 of")
+
+
+def test_layers_whose_codes_reach_too_far_come_first_and_that_is_said() -> None:
+    wide = replace(LAYERS[0], reach=4.0)
+    found = table("Layers", replace(FOUND, layers=(wide, replace(LAYERS[1], reach=1.25), LAYERS[2])))
+    assert [row.cells[-1].text for row in found.rows] == ["4.0x", "1.2x", ""]
+    assert [row.cells[-1].tone for row in found.rows] == ["bad", "", ""]
+    assert found.lead.startswith("Those whose codes reach too far first, then those that add the most error")
 
 
 def test_codes_say_what_they_are_in_both() -> None:
@@ -96,6 +105,9 @@ def test_the_page_holds_all_as_text() -> None:
         pytest.param(FOUND, "plain", id="some error"),
         pytest.param(replace(FOUND, fidelity=(fidelity(5.0),)), "bad", id="far"),
         pytest.param(replace(FOUND, fidelity=(fidelity(-math.inf),)), "bad", id="infinitely wrong"),
+        pytest.param(replace(FOUND, fidelity=(fidelity(math.nan),)), "bad", id="NaN"),
+        pytest.param(replace(FOUND, fidelity=(fidelity(math.inf),), uncompared=("z",)), "bad", id="an output was not compared"),
+        pytest.param(replace(FOUND, fidelity=()), "bad", id="no output was compared"),
         pytest.param(replace(FOUND, evaluation_data=f"{NOT_REAL} (4 samples)"), "bad", id="random data"),
     ],
 )

@@ -77,6 +77,14 @@ def test_what_is_not_known_is_left_empty(digits: Inspection) -> None:
     assert "not known: see the notes" in render(inspection_page(found, name="n"))
 
 
+def test_totals_are_at_least_what_was_counted(digits: Inspection) -> None:
+    coded = replace(digits, quantized=True, layers=tuple(replace(layer, integer=True) for layer in digits.layers))
+    for uncounted, expected in (({}, False), ({"LSTM": 1}, True)):
+        html = render(inspection_page(replace(coded, uncounted=uncounted), name="n"))
+        assert ("at least" in html.split("Multiply-accumulates")[1].split("</div>")[0]) == expected
+        assert ("100 % of those counted" in html) == expected
+
+
 def test_file_is_written(tmp_path: Path) -> None:
     zp.inspect(load_digits().model, report=tmp_path / "page.html")
     html = (tmp_path / "page.html").read_text(encoding="utf-8")

@@ -16,6 +16,7 @@ from zeropoint.graph.prepare import prepare
 from zeropoint.numerics.affine import Range
 from zeropoint.plan import Plan, Reader
 from zeropoint.progress import silent
+from zeropoint.report.layers import layer_table
 from zeropoint.report.tensors import _activation, covered, rounded_weight, statistics_of, tensors_of
 from zeropoint.result import Result
 from zeropoint.statistics.solvers import get_solver
@@ -90,6 +91,18 @@ def test_layers_name_their_tensors_by_part() -> None:
     assert parts["layer1"] == [("output", "layer1/out")]
     assert sections.first == "layer2"
     assert tensors_of(found.material, first="nothing", progress=silent).first == "layer0"
+
+
+def test_layers_are_found_by_their_places_whatever_their_names() -> None:
+    """HTML makes one line break of \\r\\n, so that a name does not come back from the page as it was."""
+    found = subject(prefix="a\r\nb")
+    assert found.material.candidate.plan.entries
+    sections = tensors_of(found.material, first="a\r\nb2", progress=silent)
+    table = layer_table(found.material.candidate.prepared, found.plan, None, opening=sections.layers)
+    layers, first = sections.document["layers"], sections.document["first"]
+    opened = {row.cells[0].text: layers[int(row.opens)]["name"] for row in table.rows if row.opens}
+    assert opened == {name: name for name in sections.layers}
+    assert layers[int(first)]["name"] == "a\r\nb2"
 
 
 @pytest.mark.parametrize(

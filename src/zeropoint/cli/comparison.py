@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from zeropoint.cli.render import console, show_notes
-from zeropoint.comparison import Comparison, Side, decibels_text, verdict
+from zeropoint.comparison import Comparison, Side, bad_news, decibels_text, verdict
 from zeropoint.evaluate.codes import Codes, CodesDifference
 from zeropoint.evaluate.fidelity import OutputFidelity
 from zeropoint.evaluate.layers import LayerFidelity
@@ -23,7 +23,7 @@ REST = "--json lists all"
 
 def show_comparison(found: Comparison, *, every_layer: bool, report: Path | None = None) -> None:
     """Print where the error enters, the files, the outputs, the worst layers, what differs in operators and codes, and the notes."""
-    console.print(Text(verdict(found), style="bold"), soft_wrap=True)
+    console.print(Text(verdict(found), style="bold red" if bad_news(found) else "bold"), soft_wrap=True)
     console.print(_files(found))
     for output in found.fidelity:
         console.print(Text.assemble((output.output, "cyan"), f": {_output(output)}"), soft_wrap=True)
@@ -68,10 +68,14 @@ def _show_layers(found: Comparison, *, every_layer: bool) -> None:
     if not shown:
         console.print("\nno layer of the two networks could be paired")
         return
-    console.print("\nlayers that add the most error", style="bold")
-    table = _table("layer", "operator", "by itself", "so far", right=("by itself", "so far"))
+    wide = found.has_too_wide
+    first = "layers whose codes reach too far, then those that add the most error" if wide else "layers that add the most error"
+    console.print(f"\n{first}", style="bold")
+    numbers = ("by itself", "so far", *(("reach",) if wide else ()))
+    table = _table("layer", "operator", *numbers, right=numbers)
     for layer in shown:
-        table.add_row(Text(layer.node), layer.operator, decibels_text(layer.own_db), decibels_text(layer.sqnr_db))
+        reach = (f"{layer.reach:.1f}x" if layer.reach is not None else "-",) if wide else ()
+        table.add_row(Text(layer.node), layer.operator, decibels_text(layer.own_db), decibels_text(layer.sqnr_db), *reach)
     console.print(table)
     if len(shown) < len(found.layers):
         console.print(f"and {len(found.layers) - len(shown)} more layers: --all lists them, --json too")

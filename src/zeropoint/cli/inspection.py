@@ -56,7 +56,8 @@ def _totals(found: Inspection) -> Iterable[Text]:
     yield Text(f"parameters: {_count(found.parameters).strip()} in {_count(found.weight_bytes)}B; constants: {sizes or 'none'}")
     if found.macs is not None:
         inputs = ", ".join(f"{name} {_shape(shape)}" for name, shape in found.input_shapes.items())
-        yield Text(f"multiply-accumulates: {_count(found.macs).strip()} for {inputs}")
+        least, shares = ("at least ", "; shares are of these") if found.uncounted else ("", "")
+        yield Text(f"multiply-accumulates: {least}{_count(found.macs).strip()} for {inputs}{shares}")
     if found.activation_bytes is not None and found.layers:
         weights, activations = (f"{_count(size)}B" for size in (sum(layer.weight_bytes for layer in found.layers), found.activation_bytes))
         yield Text(f"moved by {counted(len(found.layers), 'weighted operator')}: {weights} of weights, {activations} of activations")
@@ -68,7 +69,8 @@ def _dtypes(found: Inspection) -> Iterator[Text]:
         return
     if found.quantized:
         share = sum(layer.mac_share or 0 for layer in found.layers if layer.integer)
-        of_macs = f", {100 * share:.3g} % of the multiply-accumulates" if found.macs else ""
+        counted_ones = "multiply-accumulates that are counted" if found.uncounted else "multiply-accumulates"
+        of_macs = f", {100 * share:.3g} % of the {counted_ones}" if found.macs else ""
         told = f"codes multiply codes in {found.integer_layers} of {counted(len(found.layers), 'weighted operator')}{of_macs}"
         floats = [layer.node for layer in found.layers if not layer.integer]
         more = f" and {len(floats) - MOST_NAMED} more" if len(floats) > MOST_NAMED else ""

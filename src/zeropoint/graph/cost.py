@@ -21,6 +21,8 @@ OPERANDS: Mapping[str, tuple[int, int]] = {
     "QLinearConv": (0, 3),
     "QLinearMatMul": (0, 3),
 }
+# Those that multiply and sum too, by other rules.
+NOT_COUNTED = frozenset({"Attention", "DFT", "DeformConv", "Einsum", "GRU", "LSTM", "RNN", "STFT"})
 
 
 def multiply_accumulates(model: ir.Model, facts: Facts) -> Mapping[str, int]:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from zeropoint.comparison import Comparison, Side, verdict
-from zeropoint.data import NOT_REAL
+from zeropoint.comparison import Comparison, Side, bad_news, verdict
 from zeropoint.evaluate.codes import Codes
 from zeropoint.evaluate.fidelity import OutputFidelity
+from zeropoint.evaluate.layers import LayerFidelity
 from zeropoint.report.figures import Bar, Figure, Figures, pair
 from zeropoint.report.manifest import Manifest
 from zeropoint.report.page import Page, Section, check_libraries
@@ -28,6 +28,7 @@ LAYER_COLUMNS = (
     Column(title="In b", hint="What that is called in network b"),
     Column(title="By itself", align="right", hint="SQNR where b's layer reads what a's does: the error that is this layer's own"),
     Column(title="So far", align="right", hint="SQNR with both networks run whole: the lower, the further from a"),
+    Column(title="Reach", align="right", first="descending", hint="How many times as far as a's values b's codes reach, at the wider end"),
 )
 CODES_COLUMNS = (
     Column(title="Tensor"),
@@ -47,7 +48,6 @@ def comparison_page(found: Comparison) -> Page:
     """
     check_libraries()
     names = [Path(side.file).name for side in (found.a, found.b)]
-    worst = min((output.sqnr_db for output in found.fidelity), default=math.inf)
     sections: Sequence[Section] = (
         Figures("Outputs and sizes", [_sizes(found.a, found.b), *(figure for output in found.fidelity for figure in _fidelity(output))]),
         _layers(found),
@@ -56,12 +56,12 @@ def comparison_page(found: Comparison) -> Page:
         Reasons(heading="Notes", groups=grouped(found.notes), empty="Everything was compared, and there is no more to know."),
         _manifest(found),
     )
-    is_bad = worst < LOWEST_FIDELITY_DB or NOT_REAL in found.evaluation_data
+    is_bad = found.worst_db < LOWEST_FIDELITY_DB or bad_news(found)
     return Page(
         kind="compare",
         title=f"{names[0]} and {names[1]}",
         verdict=verdict(found),
-        tone="bad" if is_bad else "good" if worst == math.inf else "plain",
+        tone="bad" if is_bad else "good" if found.worst_db == math.inf else "plain",
         sections=sections,
     )
 
@@ -104,13 +104,22 @@ def _layers(found: Comparison) -> Table:
                 Cell(layer.other, None, "code"),
                 decibels(layer.own_db),
                 decibels(layer.sqnr_db),
+                _reach(layer),
             )
         )
         for layer in found.ranked
     ]
-    lead = f"Those that add the most error by themselves first, on {found.layer_samples} of the samples. Click a column to sort."
+    wide = "Those whose codes reach too far first, then those that add the most error by themselves"
+    first = wide if found.has_too_wide else "Those that add the most error by themselves first"
+    lead = f"{first}, on {found.layer_samples} of the samples. Click a column to sort."
     empty = "No layer of the two networks could be paired."
     return Table(heading="Layers", lead=lead, columns=LAYER_COLUMNS, rows=rows, search="Search layers, operators, tensors", empty=empty)
+
+
+def _reach(layer: LayerFidelity) -> Cell:
+    if layer.reach is None:
+        return Cell("", math.nan)
+    return Cell(f"{layer.reach:.1f}x", layer.reach, "bad" if layer.is_too_wide else "")
 
 
 def _codes(found: Comparison) -> Table:

@@ -25,7 +25,7 @@ LAYERS = (
     Column(title="Output shape"),
     Column(title="Parameters", align="right", first="descending"),
     Column(title="MACs", align="right", first="descending", hint="Multiply-accumulates of one run."),
-    Column(title="Share", align="right", first="descending", hint="Of all multiply-accumulates."),
+    Column(title="Share", align="right", first="descending", hint="Of all multiply-accumulates that are counted."),
     Column(title="Moved", align="right", first="descending", hint="Bytes of weights, inputs and output, each as it is stored."),
 )
 
@@ -57,12 +57,14 @@ def _verdict(found: Inspection) -> str:
 def _figures(found: Inspection) -> Iterator[Figure]:
     yield Figure(label="Parameters", bars=(Bar("elements", quantity(found.parameters)), Bar("bytes", f"{quantity(found.weight_bytes)}B")))
     inputs = ", ".join(f"{name} {_shape(shape)}" for name, shape in found.input_shapes.items())
-    macs = () if found.macs is None else (Bar("one run", quantity(found.macs)),)
-    yield Figure(label="Multiply-accumulates", bars=macs, detail=f"for {inputs}" if macs else "not known: see the notes")
+    least, more = ("at least ", "; others are not counted: see the notes") if found.uncounted else ("", "")
+    macs = () if found.macs is None else (Bar("one run", f"{least}{quantity(found.macs)}".strip()),)
+    yield Figure(label="Multiply-accumulates", bars=macs, detail=f"for {inputs}{more}" if macs else "not known: see the notes")
     if found.quantized:
         share = sum(layer.mac_share or 0 for layer in found.layers if layer.integer)
         integers = Bar("layers", f"{found.integer_layers} of {len(found.layers)}", found.integer_layers / max(len(found.layers), 1))
-        work = (Bar("multiply-accumulates", f"{100 * share:.3g} %", min(share, 1.0)),) if found.macs else ()
+        of_counted = " of those counted" if found.uncounted else ""
+        work = (Bar("multiply-accumulates", f"{100 * share:.3g} %{of_counted}", min(share, 1.0)),) if found.macs else ()
         yield Figure(label="Codes multiply codes", bars=(integers, *work), detail="both of 8 bits, with no scale per block")
     if found.activation_bytes is not None:
         weights = sum(layer.weight_bytes for layer in found.layers)

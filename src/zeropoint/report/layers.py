@@ -53,8 +53,8 @@ def reading(plan: Plan) -> Reading:
 
 
 def layer_table(network: Model, plan: Plan, comparison: LayerComparison | None, *, opening: Iterable[str], lead: str = "") -> Table:
-    """Return the operators of the prepared `network` in their order; those called one of `opening` open a tensor at a click."""
-    known, opens = reading(plan), frozenset(opening)
+    """Return the operators of the prepared `network` in order; those called one of `opening` open what has that place at a click."""
+    known, opens = reading(plan), {name: str(place) for place, name in enumerate(opening)}
     reasons = {note.where: note.reason for note in plan.notes if note.kind == "float"}
     measured = {layer.tensor: layer for layer in comparison.layers} if comparison is not None else {}
     rows = [
@@ -64,17 +64,13 @@ def layer_table(network: Model, plan: Plan, comparison: LayerComparison | None, 
     ]
     for place, node in enumerate(network.graph, start=1):
         found = next((measured[str(value.name)] for value in node.outputs if str(value.name) in measured), None)
-        rows.append(Row((*_identity(node, place), *_formats(node, known, reasons), *_fidelity(found)), _key(node, opens)))
+        rows.append(Row((*_identity(node, place), *_formats(node, known, reasons), *_fidelity(found)), opens.get(str(node.name), "")))
     return Table(heading="Layers", lead=lead, columns=COLUMNS, rows=rows, search="Search layers, operators, formats")
 
 
 def _coded(value: Value, known: Reading) -> str:
     entry = known.by_tensor.get(str(value.name))
     return entry.format if entry is not None else _format(value)
-
-
-def _key(node: Node, opens: frozenset[str]) -> str:
-    return str(node.name) if node.name in opens else ""
 
 
 def _identity(node: Node, place: int) -> tuple[Cell, ...]:

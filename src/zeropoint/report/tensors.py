@@ -50,8 +50,9 @@ class Tensors:
 
     @property
     def document(self) -> dict[str, Any]:
-        """What the page's script reads."""
-        return {"tensors": self.tensors, "layers": self.layers, "first": self.first, "specs": specs()}
+        """What the page's script reads: layers by their places, since HTML does not keep every name as it is."""
+        first = str(list(self.layers).index(self.first)) if self.first is not None else None
+        return {"tensors": self.tensors, "layers": list(self.layers.values()), "first": first, "specs": specs()}
 
 
 def tensors_of(material: Material, *, first: str | None, progress: Progress) -> Tensors:

@@ -5,6 +5,7 @@ Nothing here changes the model. Tensors are told apart by identity, since graphs
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -53,6 +54,11 @@ class Operator:
         """Whether the operator is one of ONNX's own."""
         return self.domain in DEFAULT_DOMAINS
 
+    @property
+    def full_type(self) -> str:
+        """The type, with the domain before it where it is not one of ONNX's own."""
+        return self.op_type if self.is_standard else f"{self.domain}::{self.op_type}"
+
     def input(self, index: int) -> Tensor | None:
         """Return the input at `index`, or None where there is none."""
         return self.inputs[index] if index < len(self.inputs) else None
@@ -77,6 +83,11 @@ class Network:
     rooted: frozenset[Tensor]
     producers: Mapping[Tensor, Operator]
     readers: Mapping[Tensor, tuple[Reading, ...]]
+
+    @property
+    def operators_by_type(self) -> dict[str, int]:
+        """How many operators of each type there are, the most frequent first."""
+        return dict(Counter(operator.full_type for operator in self.operators).most_common())
 
     def producer(self, tensor: Tensor | None) -> Operator | None:
         """Return the operator that computes `tensor`; None for inputs, initializers and inputs that are left out."""
