@@ -110,6 +110,18 @@ def test_labels_give_the_accuracy_of_both() -> None:
     assert measured(candidate(), here()).fidelity[0].float_accuracy is None
 
 
+@pytest.mark.parametrize(("samples", "right", "told"), [(60, 0, True), (60, 2, False), (40, 0, False)], ids=["none", "some", "few samples"])
+def test_labels_that_no_answer_meets_are_told(samples: int, right: int, told: bool) -> None:
+    data = np.random.default_rng(1).normal(0.0, 1.0, (samples, 16)).astype(np.float32)
+    answers = measured(candidate(), here(), data).fidelity[0].classes
+    assert answers is not None
+    labels = (answers[:, 0] + 1) % 16
+    labels[:right] = answers[:right, 0]
+    found = notes(measured(candidate(), here(), data, labels=labels))
+    assert ("labels" in found) is told
+    assert not told or found["labels"].startswith("the float network is right in 0.0% of the samples")
+
+
 def test_labels_of_another_number_are_an_error() -> None:
     with pytest.raises(DataError, match="labels: found 9 for 10 samples"):
         measured(candidate(), here(), labels=np.zeros(9, np.int64))

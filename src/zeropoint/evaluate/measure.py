@@ -59,6 +59,8 @@ class _Judgement:
     notes: tuple[Note, ...]
 
 
+LOWEST_ACCURACY, ENOUGH_TO_TELL = 0.02, 50  # of the float network, and samples: fewer may all be of hard classes
+
 NOT_JUDGED = _Judgement((), None, ())
 
 
@@ -113,6 +115,7 @@ def _unjudged(outputs: Sequence[str], fidelity: Sequence[OutputFidelity], *, has
         for output in fidelity
         if output.incomparable
     ]
+    notes += [Note("labels", _unlikely(output), kind="warning") for output in fidelity if _is_unlikely(output)]
     if has_labels and all(output.accuracy is None for output in fidelity):
         notes.append(
             Note(
@@ -122,6 +125,16 @@ def _unjudged(outputs: Sequence[str], fidelity: Sequence[OutputFidelity], *, has
             )
         )
     return notes
+
+
+def _is_unlikely(output: OutputFidelity) -> bool:
+    enough = output.classes is not None and len(output.classes) >= ENOUGH_TO_TELL
+    return enough and output.float_accuracy is not None and output.float_accuracy < LOWEST_ACCURACY
+
+
+def _unlikely(output: OutputFidelity) -> str:
+    found = f"the float network is right in {output.float_accuracy:.1%} of the samples"
+    return f"{found}: the labels, their order or the preprocessing are not those that it was trained with"
 
 
 def _latency(original: Model, quantized: Model, target: Target, feed: Feed) -> Latency | str:
