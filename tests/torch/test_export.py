@@ -256,6 +256,44 @@ def test_first_tensor_that_differs_is_named(path: Path) -> None:
     assert os.listdir(path.parent) == []
 
 
+def test_first_tensor_that_differs_is_found_with_other_arguments_than_tensors(path: Path) -> None:
+    from onnxscript import opset20
+
+    def mul(a: Any, b: Any) -> Any:
+        return opset20.Add(a, b)
+
+    class Scaled(nn.Module):
+        def forward(self, x: torch.Tensor, by: float, *, added: torch.Tensor) -> torch.Tensor:
+            return torch.relu(x) * by + added
+
+    table = {torch.ops.aten.mul.Tensor: mul}
+    given = {"kwargs": {"added": randn(2, 4)}, "custom_translation_table": table}
+    with pytest.raises(zp.ModelError, match=r"the first of \d+ tensors inside that differs is 'mul\w*'"):
+        zp.torch.export(Scaled(), (randn(2, 4), 3.0), path, **given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_weights_beyond_what_a_file_holds_lie_beside_it(fails: bool, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zeropoint.graph.store.LARGEST_MESSAGE", 100)
+    if fails:
+        monkeypatch.setattr(verification, "compared", lambda *_, **__: ("found it wrong", 1.0))
+        with pytest.raises(zp.ModelError, match="found it wrong"):
+            zp.torch.export(mlp(), randn(2, 8), path)
+        assert os.listdir(path.parent) == []
+        return
+    found = zp.torch.export(mlp(), randn(2, 8), path)
+    assert sorted(os.listdir(path.parent)) == ["model.onnx", "model.onnx.data"]
+    assert found.size == sum(file.stat().st_size for file in path.parent.iterdir())
+    [output] = onnxruntime.InferenceSession(path).run(None, {"input": randn(2, 8).numpy()})
+    np.testing.assert_allclose(output, mlp()(randn(2, 8)).detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_written_network_is_quantized_as_any_other(path: Path) -> None:
+    zp.torch.export(Network(), randn(1, 3, 8, 8), path)
+    result = zp.quantize(path, data=randn(12, 3, 8, 8).numpy(), target="onnxruntime", samples=6, effort="fast")
+    assert result.evidence.fidelity[0].sqnr_db > 15
+
+
 MISTAKES: dict[str, tuple[Any, Any, dict[str, Any], type[zp.ZeropointError], str]] = {
     "branch": (
         Branching(),

@@ -9,8 +9,6 @@ from pathlib import Path
 from zeropoint.errors import RecipeError
 from zeropoint.result import plan_path, report_path
 
-EXAMPLES = {"--report": "report.html", "--output": "model.onnx"}
-
 
 def destination(model: Path, output: Path | None, *, spared: Mapping[str, Path | None], checkpoint: Path | None = None) -> Path:
     """Return the file to write: `output`, or NAME.int8.onnx here; neither it nor what lies beside it takes the place of a file in `spared`.
@@ -56,7 +54,8 @@ def check_page(file: Path, *, model: Path | None = None, option: str = "--report
         RecipeError: it is one of these.
     """
     if file.is_dir():
-        raise RecipeError(f"{option}: found the folder {file}, expected the name of the file to write, as in {EXAMPLES[option]}")
+        example = "model.onnx" if option == "--output" else "report.html"
+        raise RecipeError(f"{option}: found the folder {file}, expected the name of the file to write, as in {example}")
     check_folder(option, file)
     if model is not None and _same(file, model):
         raise RecipeError(f"{option}: found {file}, which is the model itself, expected another file; it is never overwritten")

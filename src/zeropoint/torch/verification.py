@@ -126,8 +126,10 @@ def first_difference(model: Model, program: Any, one: Trial, *, tolerance: float
             return result
 
     try:
-        flat = one.arguments.tensors
-        Recording(program.exported_program.module()).run(*flat)
+        traced = program.exported_program.module()
+        tensors = iter(one.arguments.tensors)
+        values = [node.meta.get("val") for node in traced.graph.nodes if node.op == "placeholder"]  # what is no tensor was traced as it is
+        Recording(traced).run(*(next(tensors) if isinstance(value, torch.Tensor) else value for value in values))
         shared = tuple(name for name in computed_names(model) if name in seen)
         found = tap(model, Taps(shared), {}).open().run(one.arguments.feed).tensors
     except Exception as error:  # the search is a help, and not what the user asked for
