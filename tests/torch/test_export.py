@@ -22,6 +22,7 @@ from tests.torch.modules import CASES, Branching, Constant, Made, Named, Network
 from torch import nn
 
 import zeropoint as zp
+from zeropoint import cli
 from zeropoint.torch import verification
 
 
@@ -408,12 +409,27 @@ def test_command_writes_what_the_function_does(tmp_path: Path) -> None:
     assert (tmp_path / "m.onnx").read_bytes() == (tmp_path / "own.onnx").read_bytes()
 
 
-def test_command_takes_shapes_and_shows_what_it_wrote(tmp_path: Path) -> None:
-    run = command(tmp_path, "models.py:linear", "-o", "m.onnx", "--shape", "input=1x8", "--dynamic", "none")
-    assert (run.returncode, run.stderr) == (0, "")
-    assert re.search(r"input +input +float32 +1 × 8", run.stdout)
-    assert "same as the module on random inputs (seed 0): off by" in run.stdout
-    assert run.stdout.endswith("next: zeropoint inspect m.onnx\n")
+def in_process(folder: Path, arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> int:
+    """Run the command here, and return its exit code."""
+    (folder / "models.py").write_text(MODELS)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys, "argv", ["zeropoint", "export", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return int(ended.value.code or 0)
+
+
+def test_command_takes_shapes_and_shows_what_it_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("models.py:linear", "-o", "m.onnx", "--shape", "input=1x8", "--dynamic", "none")
+    assert in_process(tmp_path, arguments, monkeypatch) == 0
+    shown = capfd.readouterr()
+    assert shown.err == ""
+    assert re.search(r"input +input +float32 +1 × 8", shown.out)
+    assert "same as the module on random inputs (seed 0): off by" in shown.out
+    assert shown.out.endswith("next: zeropoint inspect m.onnx\n")
 
 
 COMMAND_MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
@@ -435,18 +451,11 @@ COMMAND_MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
 
 @pytest.mark.parametrize(("arguments", "message"), COMMAND_MISTAKES.values(), ids=COMMAND_MISTAKES)
 def test_mistake_is_a_paragraph(
-    arguments: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from zeropoint import cli
-
-    (tmp_path / "models.py").write_text(MODELS)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr(sys, "argv", ["zeropoint", "export", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    shown = capsys.readouterr()
-    assert (ended.value.code, shown.out) == (2, "")
+    code = in_process(tmp_path, arguments, monkeypatch)
+    shown = capfd.readouterr()
+    assert (code, shown.out) == (2, "")
     [line] = shown.err.splitlines()
     assert re.search(message, line)
     assert not (tmp_path / "m.onnx").exists()
