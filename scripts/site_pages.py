@@ -118,6 +118,8 @@ def python() -> str:
         lines += [f"## {heading}", ""]
         for name in [name for name in public if group[name] == heading]:
             lines += [f"::: {homes[name]}.{name}", ""]
+    lines += ["## PyTorch", "", '`zp.torch` needs `pip install "zeropoint[torch]"`.', "", "::: zeropoint.torch.exporting.export", ""]
+    lines += ["::: zeropoint.torch.exporting.Exported", "", "::: zeropoint.torch.verification.Check", ""]
     lines += ["## What the functions return", "", "Frozen dataclasses: their fields are read, and never set.", ""]
     for kind in returned(value for name, value in public.items() if inspect.isfunction(value)):
         if kind not in public.values():

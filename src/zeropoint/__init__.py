@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from zeropoint import torch as torch
     from zeropoint.api import bench, compare, doctor, inspect, lint, quantize, solve, solve_range
     from zeropoint.errors import DataError, ModelError, OutputError, PlanError, RecipeError, ZeropointError
     from zeropoint.numerics.affine import QParams, Range, dequantize_array, qparams_from_range, quantize_array
@@ -75,6 +76,8 @@ __all__ = [  # noqa: RUF022  (grouped as _HOMES is)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "torch":  # a package of its own, so that its functions may be called as PyTorch's are
+        return importlib.import_module("zeropoint.torch")
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'zeropoint' has no attribute {name!r}")

@@ -128,7 +128,7 @@ def test_defaults_are_those_of_the_library(asked: Asked, zeropoint: Zeropoint) -
 
 
 def test_options_of_other_names_mirror_a_parameter() -> None:
-    assert render.OTHER_NAMES.keys() <= signature(benching.bench).parameters.keys()
+    assert render.OTHER_NAMES.keys() <= signature(benching.bench).parameters.keys() | signature(api.export).parameters.keys()
 
 
 @pytest.mark.parametrize(("text", "share"), [("10%", 0.1), ("0.1", 0.1), ("0", 0.0), ("150%", 1.5)])

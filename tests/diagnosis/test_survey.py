@@ -51,7 +51,13 @@ def test_extras_are_those_of_the_project() -> None:
 def test_what_is_missing_of_an_extra() -> None:
     found = diagnose(machine(ZEN_4, packages={"openvino": "2026.4.1", "jinja2": "3.1.6"}), ())
     missing = {extra.name: extra.missing for extra in found.extras}
-    assert missing == {"openvino": (), "report": ("altair", "vl-convert-python"), "view": ("netron",), "nvidia": ("nvidia-ml-py",)}
+    assert missing == {
+        "openvino": (),
+        "torch": ("torch", "onnxscript"),
+        "report": ("altair", "vl-convert-python"),
+        "view": ("netron",),
+        "nvidia": ("nvidia-ml-py",),
+    }
 
 
 def test_runtimes_are_told_also_where_they_are_not_here() -> None:

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted((ROOT / "docs").rglob("*.md")) + [path for path in [ROOT / "README.md"] if path.exists()]
 # A fence that is exactly ```python runs; ```python no-run does not, for what needs a file or a machine that a test has not.
 FENCE = re.compile(r"^```(?P<kind>[^\n]*)\n(?P<body>.*?)^```[ ]*$", re.MULTILINE | re.DOTALL)
+NEEDS = {"pytorch.md": ("torch", "onnxscript")}  # what a page shows, and zeropoint itself does without
 FIGURE = re.compile(r"\d+\.\d+")
 
 
@@ -52,6 +53,8 @@ def run_blocks(blocks: list[Block], name: str) -> None:
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_document_runs_and_prints_what_it_shows(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for library in NEEDS.get(path.name, ()):
+        pytest.importorskip(library)
     monkeypatch.chdir(tmp_path)
     run_blocks(read_blocks(path.read_text(encoding="utf-8")), path.name)
 

@@ -6,5 +6,6 @@ from zeropoint.api.inspecting import inspect, lint
 from zeropoint.api.machine import doctor
 from zeropoint.api.quantizing import quantize, solve
 from zeropoint.api.ranges import solve_range
+from zeropoint.torch import export
 
-__all__ = ["bench", "compare", "doctor", "inspect", "lint", "quantize", "solve", "solve_range"]
+__all__ = ["bench", "compare", "doctor", "export", "inspect", "lint", "quantize", "solve", "solve_range"]

@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
-from zeropoint.cli.commands import bench, compare, doctor, inspect, lint, quantize, solve, view
+from zeropoint.cli.commands import bench, compare, doctor, export, inspect, lint, quantize, solve, view
 
 # The order of `zeropoint --help`.
 COMMANDS = (
     (quantize.quantize, quantize.EXAMPLE),
     (solve.solve, solve.EXAMPLE),
+    (export.export, export.EXAMPLE),
     (inspect.inspect, inspect.EXAMPLE),
     (view.view, view.EXAMPLE),
     (lint.lint, lint.EXAMPLE),

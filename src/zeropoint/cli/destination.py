@@ -47,16 +47,17 @@ def check_folder(option: str, file: Path) -> None:
         raise RecipeError(f"{option}: folder {folder} cannot be written to; choose another one, so that no work is lost")
 
 
-def check_page(file: Path, *, model: Path, option: str = "--report") -> None:
+def check_page(file: Path, *, model: Path | None = None, option: str = "--report") -> None:
     """Refuse a file for `option` that is no file, cannot be written or is the model itself.
 
     Raises:
         RecipeError: it is one of these.
     """
     if file.is_dir():
-        raise RecipeError(f"{option}: found the folder {file}, expected the name of the file to write, as in report.html")
+        example = "model.onnx" if option == "--output" else "report.html"
+        raise RecipeError(f"{option}: found the folder {file}, expected the name of the file to write, as in {example}")
     check_folder(option, file)
-    if _same(file, model):
+    if model is not None and _same(file, model):
         raise RecipeError(f"{option}: found {file}, which is the model itself, expected another file; it is never overwritten")
 
 

@@ -115,3 +115,37 @@ LayerSamples = Annotated[int, option("N", "How many of these the layers are comp
 ComparedLabels = Annotated[str, option("LABELS", "Classes of the samples: 'folder', 'stem', .csv, .npy or .txt.", names=("--labels",))]
 ComparedSeed = Annotated[int, option("N", "Of random data.", names=("--seed",))]
 ComparisonReport = Annotated[Path | None, option("FILE", "Write it all to this HTML file.", names=("--report",))]
+
+# what is exported
+Module = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODULE:FUNCTION",
+        help="What returns an nn.Module, or it and its arguments; file.py:function works too.",
+        show_default=False,
+    ),
+]
+ExportOutput = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The ONNX file to write.", show_default=False)]
+ExportShapes = Annotated[
+    list[str] | None, option("SHAPE", "INPUT=1x3x224x224: of random inputs, in place of arguments.", names=("--shape",))
+]
+InputNames = Annotated[
+    list[str] | None, option("NAME", "Of the inputs, one after the other; forward's if absent.", names=("--input-name",))
+]
+OutputNames = Annotated[list[str] | None, option("NAME", "Of the outputs, one after the other.", names=("--output-name",))]
+Dynamic = Annotated[
+    list[str] | None, option("AXIS", "INPUT:AXIS=NAME, 'none', or 'batch' for the batch axes, as if absent.", names=("--dynamic",))
+]
+Opset = Annotated[int, option("N", "Of the file, 18 or later.")]
+Optimize = Annotated[
+    bool, typer.Option(" /--no-optimize", metavar="", help="Fold no constants and no batch normalization.", show_default=False)
+]
+ExportWeights = Annotated[
+    Literal["stored", "overridable", "fed"],
+    option("WHERE", "stored in the file, overridable by inputs too, or fed: inputs without values.", names=("--weights",)),
+]
+ExportTolerance = Annotated[
+    float, option("SHARE", "The largest difference to the module, of an output's largest magnitude.", names=("--tolerance",))
+]
+ExportSeed = Annotated[int, option("N", "Of random inputs.", names=("--seed",))]
+Verbose = Annotated[bool, typer.Option("--verbose", metavar="", help="Show the exporter's steps.")]

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from zeropoint.api import bench, compare, quantize
+from zeropoint.api import bench, compare, export, quantize
 from zeropoint.errors import ZeropointError
 from zeropoint.notes import Note, counted
 from zeropoint.result import Result
@@ -26,9 +26,16 @@ from zeropoint.summary import bad_news, step_text, summary_rows, verdict
 
 MOST_NOTES = 12
 MOST_PLACES = 3
-PARAMETERS = frozenset(name for function in (quantize, compare, bench) for name in signature(function).parameters)
-PARAMETERS = PARAMETERS - {"model", "models", "a", "b"} | {"shape"}  # one of `shapes`
-OTHER_NAMES = {"runtimes": "runtime", "seconds": "time"}  # of options that are not called as the parameter that they mirror
+PARAMETERS = frozenset(name for function in (quantize, compare, bench, export) for name in signature(function).parameters)
+PARAMETERS = PARAMETERS - {"model", "models", "a", "b", "module", "args", "kwargs"} | {"shape"}  # one of `shapes`
+OTHER_NAMES = {
+    "runtimes": "runtime",
+    "seconds": "time",
+    "shapes": "shape",
+    "input_names": "input-name",
+    "output_names": "output-name",
+    "dynamic_axes": "dynamic",
+}  # of options that are not called as the parameter that they mirror
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 

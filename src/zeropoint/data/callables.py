@@ -63,8 +63,10 @@ def is_reference(data: object) -> bool:
     return isinstance(data, str) and _REFERENCE.fullmatch(data) is not None
 
 
-def load_reference(reference: str) -> object:
+def load_reference(reference: str, *, returns: str = "samples") -> object:
     """Import what "package.module:function" or "path/to/file.py:function" names, call it, and return what it returns.
+
+    returns: what that should be, for the message where it fails.
 
     Raises:
         DataError: it cannot be imported, is no function, or fails.
@@ -75,10 +77,10 @@ def load_reference(reference: str) -> object:
     function = getattr(_import(match["place"], reference), match["function"], None)
     if not callable(function):
         raise DataError(f"{reference}: found no function {match['function']!r} in {match['place']}; check its name")
-    return call(function, name=reference)
+    return call(function, name=reference, returns=returns)
 
 
-def call(function: Callable[[], object], *, name: str) -> object:
+def call(function: Callable[[], object], *, name: str, returns: str = "samples") -> object:
     """Call a user's function of no arguments.
 
     Raises:
@@ -90,7 +92,7 @@ def call(function: Callable[[], object], *, name: str) -> object:
         raise
     except Exception as error:
         raise DataError(
-            f"{name}: failed with {type(error).__name__}: {error}. It is called without arguments and returns samples"
+            f"{name}: failed with {type(error).__name__}: {error}. It is called without arguments and returns {returns}"
         ) from error
 
 

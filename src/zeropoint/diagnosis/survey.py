@@ -24,6 +24,7 @@ DISTRIBUTIONS: Mapping[str, tuple[str, ...]] = {
 # Of zeropoint's extras: the distributions that each takes, and what it adds.
 EXTRAS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "openvino": (("openvino",), "what is quantized for the target openvino is timed where it will run"),
+    "torch": (("torch", "onnxscript"), "zeropoint export writes PyTorch modules as ONNX networks"),
     "report": (("altair", "jinja2", "vl-convert-python"), "quantize and inspect write an HTML page"),
     "view": (("netron",), "zeropoint view shows a network as a graph in the browser"),
     "nvidia": (("nvidia-ml-py",), "NVIDIA GPUs are found also where there is no nvidia-smi"),
