@@ -20,12 +20,13 @@ from zeropoint.graph.scaling import Scalable, apply_scalings
 from zeropoint.graph.sources import sources
 from zeropoint.graph.taps import Taps, peak_bytes, tap, tensor_bytes
 from zeropoint.notes import Note
+from zeropoint.numerics.measures import decibels
 from zeropoint.plan import Plan, Scaling, Step, Tied
 from zeropoint.planner import Limits
 from zeropoint.refine.probe import Probe
 from zeropoint.refine.smoothing import Extremes, Scalables, channel_extremes, sites_to_probe, smooth, wider
 from zeropoint.refine.sweep import sweep, with_swept
-from zeropoint.refine.trial import Outputs, decibels, outputs_of, relative_errors
+from zeropoint.refine.trial import Outputs, outputs_of, relative_errors
 
 Errors = npt.NDArray[np.float64]  # of each sample
 FEWEST_PROBED = 3
@@ -173,7 +174,7 @@ def is_lower(found: Errors, known: Errors) -> bool:
 
 
 def _told(errors: Errors) -> float:
-    return round(min(decibels(float(errors.mean())), 999.0), 2)
+    return round(min(decibels(1.0, float(errors.mean())), 999.0), 2)
 
 
 def _errors(network: Model, plan: Plan, feeds: list[Feed], floats: list[Outputs]) -> Errors:

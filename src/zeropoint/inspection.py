@@ -21,7 +21,7 @@ from zeropoint.graph.prepare import prepare
 from zeropoint.graph.sites import find_sites
 from zeropoint.notes import Note
 from zeropoint.rules.network import Network, Operator, Tensor, read_network
-from zeropoint.rules.pairs import codings, is_dequantize, is_quantize, read_coding
+from zeropoint.rules.pairs import CASTS_AND_CODINGS, codings, is_dequantize, is_quantize, read_coding
 from zeropoint.targets import Target
 
 Shape = tuple[int | str | None, ...]
@@ -30,7 +30,6 @@ C_NAMES = {"float": "float32", "double": "float64"}
 BIASES = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2, "QLinearConv": 8}  # the place of the input that is added
 CLAMPS = frozenset({"Relu", "Clip"})  # every integer kernel takes them in: what it writes are the codes behind them
 INTEGER_KERNEL_BITS = 8
-KEEPS_VALUES = frozenset({"Cast", "Identity", "QuantizeLinear", "DequantizeLinear"})
 # Constants of these types are shapes, axes and indices; int32 codes of biases are counted where a DequantizeLinear reads them.
 NOT_PARAMETERS = frozenset({"int64", "int32", "bool", "string"})
 
@@ -189,8 +188,7 @@ def zeros(inputs: tuple[InputInfo, ...], shapes: Shapes) -> Feed:
     feed: Feed = {}
     for info in inputs:
         shape = shapes.get(info.name, tuple(1 if size is None else size for size in info.shape))
-        fits = len(shape) == len(info.shape) and all(own in (None, size) for own, size in zip(info.shape, shape, strict=True))
-        if not fits:
+        if not info.takes(shape):
             raise RecipeError(f"shape of {info.name!r}: found {shape}, expected one that fits {info.shape}, where None is any size")
         feed[info.name] = np.zeros(shape, info.dtype)
     return feed
@@ -298,7 +296,7 @@ def _stored(network: Network, tensor: Tensor | None) -> TensorInfo | None:
     """The constant behind `tensor`, as it is stored: codes where a DequantizeLinear reads them."""
     while tensor is not None and tensor.data is None:
         producer = network.producer(tensor)
-        tensor = producer.input(0) if producer is not None and producer.op_type in KEEPS_VALUES else None
+        tensor = producer.input(0) if producer is not None and producer.op_type in CASTS_AND_CODINGS else None
     return TensorInfo(tensor.name, C_NAMES.get(tensor.dtype, tensor.dtype), tensor.shape) if tensor is not None else None
 
 

@@ -201,6 +201,8 @@ def test_json_is_one_document_and_nothing_else(asked: Asked, zeropoint: Zeropoin
         (("--shape", "image=1"), "error: --shape: digits.onnx: found (1,) for 'image'"),
         (("--save", "no/b.json"), "error: --save: folder"),
         (("--save", "."), "error: --save: found the folder"),
+        (("--save", "few.npy"), "error: benchmark few.npy: found another kind of file there"),
+        (("--save", "one.x", "--report", "one.x"), "error: --save: found one.x, which --report names too"),
         (("--save", "digits.onnx"), "error: --save: found digits.onnx, which is the model itself"),
         (("--report", "./digits.onnx"), "error: --report: found digits.onnx, which is the model itself"),
         (("--runtime", "tflite"), "error: --runtime: found 'tflite', expected one of onnxruntime"),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from zeropoint.errors import DataError
 from zeropoint.numerics.affine import Range
-from zeropoint.numerics.measures import clipped_fraction, cosine, max_error, mse, sqnr_db
+from zeropoint.numerics.measures import clipped_fraction, cosine, decibels, max_error, mse, sqnr_db
 
 INF, NAN = math.inf, math.nan
 PAIRED = [mse, sqnr_db, cosine, max_error]
@@ -130,3 +130,22 @@ def test_clipped_fraction(x: list[float], expected: float) -> None:
 def test_clipped_fraction_of_nothing_is_refused() -> None:
     with pytest.raises(DataError, match="clipped_fraction: found an array without elements"):
         clipped_fraction([], Range(0.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("signal", "noise", "expected"),
+    [
+        (1.0, 1.0, 0.0),
+        (1.0, 0.1, 10.0),
+        (2.0, 1.0, 3.0103),
+        (1.0, 100.0, -20.0),
+        (1.0, 1e-320, 3200.0),
+        (1e300, 1e-300, 6000.0),
+        (1.0, 0.0, np.inf),
+        (0.0, 0.0, np.inf),
+        (0.0, 1.0, -np.inf),
+        (1.0, np.inf, -np.inf),
+    ],
+)
+def test_a_ratio_of_energies_in_decibels(signal: float, noise: float, expected: float) -> None:
+    assert decibels(signal, noise) == pytest.approx(expected, abs=1e-3)

@@ -10,7 +10,7 @@ from tests.graph.networks import feed, network, run
 
 from zeropoint.errors import ModelError
 from zeropoint.graph.load import load
-from zeropoint.refine.trial import decibels, outputs_of, relative_errors
+from zeropoint.refine.trial import outputs_of, relative_errors
 
 NAN, INF = math.nan, math.inf
 Outputs = dict[str, Any]
@@ -107,14 +107,3 @@ def test_errors_are_exact_to_the_last_bits() -> None:
     error = sum(((Fraction(float(b)) - Fraction(float(a))) ** 2 for a, b in zip(y.flat, z.flat, strict=True)), Fraction(0))
     power = sum((Fraction(float(a)) ** 2 for a in y.flat), Fraction(0))
     assert relative_errors([{"y": y}], [{"y": z}])[0] == pytest.approx(float(error / power), rel=1e-14)
-
-
-# --- decibels ----------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("error", "expected"), [(1.0, 0.0), (0.1, 10.0), (1e-4, 40.0), (0.5, 3.0103), (100.0, -20.0), (0.0, INF), (INF, -INF), (1e-320, 3200.0)]
-)
-def test_an_error_in_decibels(error: float, expected: float) -> None:
-    assert decibels(error) == pytest.approx(expected, abs=1e-3)
-    assert decibels(float(np.float64(error))) == decibels(error)

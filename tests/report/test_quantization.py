@@ -144,6 +144,22 @@ def test_notes_on_layers_are_among_the_notes(monkeypatch: pytest.MonkeyPatch) ->
     assert "cannot be compared by itself" in [reason.text for group in notes.groups for reason in group.reasons]
 
 
+def test_layers_are_judged_on_samples_spread_over_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    digits = load_digits()
+    result = api.quantize(digits.model, data=digits.calibration[:16], target="tensorrt", effort="fast", eval_data=digits.test[:60])
+    compared: list[tuple[int, ...]] = []
+
+    def compare(a: Any, b: Any, samples: Any, *, progress: Any) -> LayerComparison:
+        compared.append(samples.indices)
+        return LayerComparison((), ())
+
+    monkeypatch.setattr("zeropoint.report.quantization.compare_layers", compare)
+    quantization_page(result, result.material, samples=3)
+    [indices] = compared
+    assert len(indices) == 3
+    assert max(indices) - min(indices) >= 30
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from zeropoint.errors import OutputError
 from zeropoint.graph.store import write_text
 from zeropoint.notes import Note
 
@@ -185,6 +186,20 @@ class Bench:
         """Write it as JSON, whole or not at all, for `bench(against=...)` later.
 
         Raises:
-            OutputError: the file cannot be written.
+            OutputError: the file cannot be written, or something else has its name.
         """
+        check_place(path)
         write_text(path, json.dumps(asdict(self), indent=2, allow_nan=False) + "\n")
+
+
+def check_place(path: str | Path) -> None:
+    """Refuse to write a benchmark over anything else than one, of whatever version.
+
+    Raises:
+        OutputError: something else has that name.
+    """
+    path = Path(path)
+    if path.is_file() and not (path.read_bytes()[:1] == b"{" and b'"timings"' in path.read_bytes()):
+        raise OutputError(
+            f"benchmark {path}: found another kind of file there, which is not written over; name another one, or take it away"
+        )

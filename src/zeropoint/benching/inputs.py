@@ -44,8 +44,7 @@ def numbers(inputs: Sequence[InputInfo], *, shapes: Shapes, batch: int | None, f
         if batch is not None and info.name in batched.names and info.shape[0] is None:
             sizes = (batch, *sizes[1:])
         shape = shapes.get(info.name, sizes)
-        fits = len(shape) == len(info.shape) and all(own in (None, size) for own, size in zip(info.shape, shape, strict=True))
-        if not fits:
+        if not info.takes(shape):
             raise RecipeError(f"shape: {file}: found {shape} for {info.name!r}, expected one that fits {shape_text(info.shape)}")
         feed[info.name] = _draw(info, shape)
     found = sorted({feed[name].shape[0] for name in batched.names})

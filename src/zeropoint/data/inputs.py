@@ -20,6 +20,10 @@ class InputInfo:
     dtype: np.dtype[np.generic]
     shape: tuple[int | None, ...]
 
+    def takes(self, shape: Sequence[int]) -> bool:
+        """Say whether an array of `shape` fits."""
+        return len(shape) == len(self.shape) and all(own in (None, size) for own, size in zip(self.shape, shape, strict=True))
+
 
 @dataclass(frozen=True, slots=True)
 class BatchAxis:

@@ -10,9 +10,8 @@ import numpy as np
 
 from zeropoint.evaluate.layers import LayerFidelity
 from zeropoint.rules.network import Float64Array, Network, Operator, Tensor
-from zeropoint.rules.pairs import Coding, codings, scale_values
+from zeropoint.rules.pairs import CASTS_AND_CODINGS, Coding, codings, scale_values
 
-KEEPS_VALUES = frozenset({"Cast", "Identity", "QuantizeLinear", "DequantizeLinear"})
 SAME_SCALE = 1e-6  # relative
 BIAS = 2  # the input of a Conv or Gemm
 
@@ -80,7 +79,7 @@ def _named(network: Network) -> dict[str, Tensor]:
 
 def _root(network: Network, tensor: Tensor | None) -> Tensor | None:
     """Return what is coded, cast or copied to become `tensor`."""
-    while (producer := network.producer(tensor)) is not None and producer.op_type in KEEPS_VALUES and producer.input(0) is not None:
+    while (producer := network.producer(tensor)) is not None and producer.op_type in CASTS_AND_CODINGS and producer.input(0) is not None:
         tensor = producer.input(0)
     return tensor
 
@@ -103,7 +102,7 @@ def _place(network: Network, coding: Coding, nodes: Mapping[str, str]) -> tuple[
         return name, "activation"
     operator: Operator | None = coding.operator
     index = 0
-    while operator is not None and operator.op_type in KEEPS_VALUES:
+    while operator is not None and operator.op_type in CASTS_AND_CODINGS:
         operator, index = next(iter(network.uses(operator.outputs[0])), (None, 0))
     if operator is None:
         return name, "weight"

@@ -17,6 +17,7 @@ from zeropoint.graph.matching import Match, Matching, match_inputs, match_tensor
 from zeropoint.graph.model import Model
 from zeropoint.graph.signals import reach
 from zeropoint.notes import Note
+from zeropoint.numerics.measures import decibels
 from zeropoint.progress import Progress, silent
 
 Array = npt.NDArray[np.generic]
@@ -279,14 +280,8 @@ def _squared(values: npt.NDArray[np.float64]) -> float:
         return float(np.sum(values * values))  # numpy's own: BLAS would add in an order that depends on the number of threads
 
 
-def _decibels(signal: float, error: float) -> float:
-    if error == 0.0:
-        return math.inf
-    return 10.0 * math.log10(signal / error) if signal > 0.0 and error < math.inf else -math.inf
-
-
 def _decibels_of(reference: Array, actual: Array) -> float:
-    return _decibels(_signal(reference), _error(reference, actual))
+    return decibels(_signal(reference), _error(reference, actual))
 
 
 def _fidelity(match: Match, energy: _Energy, reach: float | None) -> LayerFidelity:
@@ -295,8 +290,8 @@ def _fidelity(match: Match, energy: _Energy, reach: float | None) -> LayerFideli
         operator=match.operator,
         tensor=match.tensor,
         other=match.other,
-        sqnr_db=_decibels(energy.signal, energy.error),
-        own_db=_decibels(energy.signal, energy.own) if energy.own is not None else None,
+        sqnr_db=decibels(energy.signal, energy.error),
+        own_db=decibels(energy.signal, energy.own) if energy.own is not None else None,
         reach=reach,
     )
 
@@ -382,9 +377,9 @@ def _fitted(ours: Array, theirs: Array, least: float) -> Array | None:
     if ours.shape != theirs.shape or ours.ndim < 2 or not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
         return None
     found = [_fitted_along(ours, theirs, axis) for axis in {1, ours.ndim - 1} if ours.size >= FEWEST_IN_CHANNEL * ours.shape[axis] > 0]
-    fits = [(_decibels(_signal(theirs), _error(theirs, values)), number) for number, values in enumerate(found)]
-    decibels, best = max(fits, default=(-math.inf, 0))
-    return found[best] if decibels > least else None
+    fits = [(decibels(_signal(theirs), _error(theirs, values)), number) for number, values in enumerate(found)]
+    nearest, best = max(fits, default=(-math.inf, 0))
+    return found[best] if nearest > least else None
 
 
 def _fitted_along(ours: Array, theirs: Array, axis: int) -> Array:

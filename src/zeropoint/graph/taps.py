@@ -21,7 +21,6 @@ from zeropoint.runtime.onnxruntime import CPU, Optimization, Session, write_opti
 Array = npt.NDArray[np.generic]
 Channels = tuple[str, int]  # a tensor, and the axis along which its channels lie
 AXES_ARE_AN_INPUT = 18  # of ReduceMean, from this opset on
-WEIGHTS_FILE = "weights.bin"
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,8 +45,16 @@ def sqnr_db(reference: npt.ArrayLike, actual: npt.ArrayLike) -> float:
     """
     ref, act = _paired(reference, actual, measure="sqnr_db")
     signal, noise = _dot(ref, ref), _noise(ref, act)
-    if math.isnan(noise):
-        return math.nan
+    return math.nan if math.isnan(noise) else decibels(signal, noise)
+
+
+def decibels(signal: float, noise: float) -> float:
+    """Return the ratio of two energies in decibels: inf without noise, -inf without a signal, NaN where both are infinite.
+
+    Example:
+        >>> decibels(100.0, 1.0), decibels(0.0, 0.0), decibels(0.0, 1.0)
+        (20.0, inf, -inf)
+    """
     if noise == 0.0:
         return math.inf
     return 10.0 * (math.log10(signal) - math.log10(noise)) if signal > 0.0 else -math.inf

@@ -51,8 +51,3 @@ def _relative_error(theirs: Outputs, ours: Mapping[str, Any]) -> float:
             error = float(np.square(ours[name] - reference).sum()) if np.shape(ours[name]) == reference.shape else math.inf
             errors.append(math.inf if math.isnan(error) else error / power)
     return float(np.mean(errors)) if errors else 0.0
-
-
-def decibels(error: float) -> float:
-    """Return a relative squared error as an SQNR in dB."""
-    return math.inf if error == 0.0 else -10.0 * math.log10(error)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from zeropoint.comparison import Comparison, Side, bad_news, verdict
 from zeropoint.evaluate.codes import Codes
-from zeropoint.evaluate.fidelity import OutputFidelity
 from zeropoint.evaluate.layers import LayerFidelity
-from zeropoint.report.figures import Bar, Figure, Figures, pair
+from zeropoint.report.fidelity import fidelity_figures
+from zeropoint.report.figures import Figure, Figures, pair
 from zeropoint.report.manifest import Manifest
 from zeropoint.report.page import Page, Section, check_libraries
 from zeropoint.report.reasons import Reasons, grouped
@@ -19,7 +19,6 @@ from zeropoint.report.table import Cell, Column, Row, Table, decibels
 from zeropoint.summary import LOWEST_FIDELITY_DB, size_text
 
 LABELS = ("a", "b")
-FULL_SCALE_DB = 60.0  # a bar of SQNR that is full: the error is a thousandth of the signal
 LAYER_COLUMNS = (
     Column(title="Layer"),
     Column(title="#", align="right", hint="The place in network a, from its input"),
@@ -48,8 +47,9 @@ def comparison_page(found: Comparison) -> Page:
     """
     check_libraries()
     names = [Path(side.file).name for side in (found.a, found.b)]
+    outputs = [figure for output in found.fidelity for figure in fidelity_figures(output, of=f" of {output.output}", labels=LABELS)]
     sections: Sequence[Section] = (
-        Figures("Outputs and sizes", [_sizes(found.a, found.b), *(figure for output in found.fidelity for figure in _fidelity(output))]),
+        Figures("Outputs and sizes", [_sizes(found.a, found.b), *outputs]),
         _layers(found),
         _codes(found),
         _operators(found),
@@ -69,27 +69,6 @@ def comparison_page(found: Comparison) -> Page:
 def _sizes(a: Side, b: Side) -> Figure:
     bars = pair(a.bytes, b.bytes, texts=(size_text(a.bytes), size_text(b.bytes)), labels=LABELS)
     return Figure(label="Size", bars=bars, comparison=f"{b.bytes / a.bytes:.2f} of a")
-
-
-def _fidelity(output: OutputFidelity) -> list[Figure]:
-    db = output.sqnr_db
-    share = 0.0 if math.isnan(db) else min(max(db / FULL_SCALE_DB, 0.0), 1.0)
-    found = [
-        Figure(
-            label=f"Fidelity of {output.output}",
-            comparison="exact" if db == math.inf else f"{db:.1f} dB SQNR",
-            bars=(Bar("b", f"of {FULL_SCALE_DB:.0f} dB", share),),
-            detail=f"median {output.sqnr_median_db:.1f} dB, worst {output.sqnr_worst_db:.1f} dB; cosine {output.cosine:.5f}",
-        )
-    ]
-    if output.agreement is not None:
-        bar = Bar("b", f"{output.agreement:.2%}", output.agreement)
-        found.append(Figure(label=f"Same largest class of {output.output}", comparison=f"{output.agreement:.1%}", bars=(bar,)))
-    if output.accuracy is not None and output.float_accuracy is not None:
-        before, after = output.float_accuracy, output.accuracy
-        bars = (Bar("a", f"{before:.2%}", before, "float"), Bar("b", f"{after:.2%}", after))
-        found.append(Figure(label=f"Accuracy of {output.output}", comparison=f"{100 * (after - before):+.2f} points", bars=bars))
-    return found
 
 
 def _layers(found: Comparison) -> Table:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from pathlib import Path
 
@@ -10,7 +9,6 @@ from zeropoint.data.inputs import batch_axis
 from zeropoint.data.split import spread
 from zeropoint.errors import ModelError
 from zeropoint.evaluate.evidence import Evidence
-from zeropoint.evaluate.fidelity import OutputFidelity
 from zeropoint.evaluate.latency import Latency
 from zeropoint.evaluate.layers import LayerComparison, compare_layers
 from zeropoint.evaluate.measure import Material
@@ -19,6 +17,7 @@ from zeropoint.notes import Note, counted
 from zeropoint.plan import Provenance
 from zeropoint.progress import Progress, silent
 from zeropoint.recipe import Recipe
+from zeropoint.report.fidelity import fidelity_figures
 from zeropoint.report.figures import Bar, Figure, Figures, pair
 from zeropoint.report.layers import layer_table
 from zeropoint.report.manifest import Command, Manifest
@@ -31,7 +30,6 @@ from zeropoint.summary import Judged, bad_news, joules_text, size_text, verdict
 from zeropoint.targets import get_target
 
 NO_NOTES = "Nothing stays in float that could be quantized, and there is no more to know."
-FULL_SCALE_DB = 60.0  # a bar of SQNR that is full: the error is a thousandth of the signal
 UNCHANGED = 0.005  # a ratio this near to 1 is written as 1.0 or 1.00
 NOT_SHOWN = "What the network was made of was not kept with this result, so that its layers, tensors and samples cannot be shown."
 
@@ -111,7 +109,9 @@ def _figures(evidence: Evidence) -> Figures:
         comparison=_times(1 / evidence.size_ratio, "smaller", "larger"),
     )
     several = len(evidence.fidelity) > 1
-    found = [figure for output in evidence.fidelity for figure in _fidelity(output, f" of {output.output}" if several else "")]
+    names = [f" of {output.output}" if several else "" for output in evidence.fidelity]
+    judged = zip(evidence.fidelity, names, strict=True)
+    found = [figure for output, of in judged for figure in fidelity_figures(output, of=of, labels=("float", "quantized"))]
     unknown = "not measured: the networks were not compared on samples"
     compared = found or [Figure(label="Fidelity", detail=unknown), Figure(label="Accuracy", detail=unknown)]
     if found and all(output.accuracy is None for output in evidence.fidelity):
@@ -160,29 +160,6 @@ def _coverage(evidence: Evidence) -> Figure:
         bars=(Bar("quantized", f"{quantized} of {candidates}", share),),
         comparison=f"{share:.0%}" if candidates else "none",
     )
-
-
-def _fidelity(output: OutputFidelity, of: str) -> list[Figure]:
-    db = output.sqnr_db
-    exact = db == math.inf
-    figures = [
-        Figure(
-            label=f"Fidelity{of}",
-            comparison="exact" if exact else f"{db:.1f} dB SQNR",
-            bars=() if math.isnan(db) else (Bar("quantized", f"of {FULL_SCALE_DB:.0f} dB", min(max(db / FULL_SCALE_DB, 0.0), 1.0)),),
-            detail=""
-            if exact
-            else f"median {output.sqnr_median_db:.1f} dB, worst {output.sqnr_worst_db:.1f} dB; cosine {output.cosine:.5f}",
-        )
-    ]
-    if output.agreement is not None:
-        bar = Bar("quantized", f"{output.agreement:.2%}", output.agreement)
-        figures.append(Figure(label=f"Same largest class{of}", comparison=f"{output.agreement:.1%}", bars=(bar,)))
-    if output.accuracy is not None and output.float_accuracy is not None:
-        before, after = output.float_accuracy, output.accuracy
-        bars = (Bar("float", f"{before:.2%}", before, "float"), Bar("quantized", f"{after:.2%}", after))
-        figures.append(Figure(label=f"Accuracy{of}", comparison=f"{100 * (after - before):+.2f} points", bars=bars))
-    return figures
 
 
 # --- manifest --------------------------------------------------------------------------------------------------------------

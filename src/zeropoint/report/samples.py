@@ -57,7 +57,7 @@ class SampleView:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Judged:
+class Answers:
     """One output, sample by sample: names, SQNR in dB, both networks' classes (samples, 2) and labels where there are any."""
 
     samples: Samples
@@ -100,7 +100,7 @@ def sample_view(samples: Samples | None, fidelity: Sequence[OutputFidelity], lab
     return SampleView(lead=f"{told}, the furthest from float first.{shown}", pictures=pictures, table=_table([], judged))
 
 
-def _judged(samples: Samples | None, fidelity: Sequence[OutputFidelity], labels: Labels | None) -> tuple[Judged | None, str]:
+def _judged(samples: Samples | None, fidelity: Sequence[OutputFidelity], labels: Labels | None) -> tuple[Answers | None, str]:
     """Return what can be shown sample by sample, or None, and a sentence on it."""
     if samples is None or not fidelity:
         return None, "The networks were not compared on samples."
@@ -113,17 +113,17 @@ def _judged(samples: Samples | None, fidelity: Sequence[OutputFidelity], labels:
     assert output.sample_db is not None
     known = labels if labels is not None and len(labels) == len(samples) else None
     told = f"{counted(len(samples), 'sample')} by output {output.output}"
-    return Judged(samples, output.sample_db, output.classes, known), told
+    return Answers(samples, output.sample_db, output.classes, known), told
 
 
-def _shown(judged: Judged, position: int) -> Shown:
+def _shown(judged: Answers, position: int) -> Shown:
     name = judged.samples.source.name(judged.samples.indices[position])
     small = picture(judged.samples, position, side=SIDE)
     uri = f"data:{small.media_type};base64,{b64encode(small.content).decode()}"
     return Shown(name, uri, small.width, small.height, judged.answers(position), decibels(float(judged.decibels[position])).text)
 
 
-def _table(positions: Sequence[int] | npt.NDArray[np.intp], judged: Judged | None) -> Table:
+def _table(positions: Sequence[int] | npt.NDArray[np.intp], judged: Answers | None) -> Table:
     names = [Column(title="Sample"), Column(title="SQNR", align="right")]
     answers = () if judged is None or judged.classes is None else judged.answers(0)
     columns = [*names, *(Column(title=answer.who, align="right") for answer in answers)]
@@ -131,7 +131,7 @@ def _table(positions: Sequence[int] | npt.NDArray[np.intp], judged: Judged | Non
     return Table(heading="Samples by SQNR", columns=columns, rows=rows)
 
 
-def _cells(judged: Judged, position: int) -> list[Cell]:
+def _cells(judged: Answers, position: int) -> list[Cell]:
     name = judged.samples.source.name(judged.samples.indices[position])
     answers = [Cell(answer.text, _number(answer.text), "bad" if answer.tone == "bad" else "") for answer in judged.answers(position)]
     return [Cell(name, None, "code"), decibels(float(judged.decibels[position])), *answers]

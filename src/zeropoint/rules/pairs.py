@@ -10,6 +10,9 @@ import numpy as np
 from zeropoint.rules.network import Float64Array, Network, Operator, Tensor
 from zeropoint.targets import Role, Target
 
+# What a stored constant passes on its way to who computes with it.
+CASTS_AND_CODINGS = frozenset({"Cast", "Identity", "QuantizeLinear", "DequantizeLinear"})
+
 # ONNX Runtime's own domain has the pair too, from before ONNX knew 16-bit codes.
 DOMAINS = ("", "ai.onnx", "com.microsoft")
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})

@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from zeropoint import api
-from zeropoint.benching.bench import Figure
+from zeropoint.benching.bench import Figure, check_place
 from zeropoint.cli import options, render
 from zeropoint.cli.bars import progress
 from zeropoint.cli.benching import show_bench
@@ -45,6 +45,10 @@ def bench(
         if file is not None:
             for model in models:
                 check_page(file, model=Path(model), option=option)
+    if save is not None:
+        check_place(save)
+        if report is not None and save.resolve() == report.resolve():
+            raise RecipeError(f"--save: found {save}, which --report names too, expected another file")
     with interruptible(writes=written), progress(shown=not json, unit="rounds") as shown:
         found = api.bench(
             models,

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from zeropoint.graph.facts import Facts
 from zeropoint.graph.operators import is_default_domain, moved_inputs
 from zeropoint.graph.sources import REORDERING
+from zeropoint.numerics.measures import decibels
 from zeropoint.plan import Entry, Plan, Reader
 from zeropoint.statistics.histogram import expected_mse, histogram, mean_square
 from zeropoint.statistics.network import Statistics
@@ -96,7 +97,7 @@ class Scene:
             return math.inf
         values = histogram(seen)
         noise = float(expected_mse(values, *entry.range, spec=entry.spec)[0])
-        return 10.0 * math.log10(mean_square(values) / noise) if noise > 0.0 else math.inf
+        return decibels(mean_square(values), noise)
 
     def moved_from(self, value: ir.Value) -> ir.Value:
         """Return the tensor that `value` holds elements of, behind all that moves them alone; joined ones count as made where they meet."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 from typing import Any
 
 from zeropoint.errors import RecipeError
 from zeropoint.numerics.affine import Range
+from zeropoint.numerics.measures import decibels
 from zeropoint.numerics.spec import Spec
 from zeropoint.statistics.histogram import clipped_share, expected_mse, histogram, mean_square
 from zeropoint.statistics.solvers.auto import Auto, Candidate
@@ -66,7 +66,7 @@ def solve(statistic: TensorStatistic, spec: Spec, solver: str) -> Solution:
         found = algorithm.solve(statistic, spec)
         ranked = (Candidate(solver, found, float(expected_mse(values, found.lo, found.hi, spec=spec)[0])),)
     power = mean_square(values)
-    sqnrs = [_decibels(power, candidate.mse) for candidate in ranked]
+    sqnrs = [decibels(power, candidate.mse) for candidate in ranked]
     reason = f"{ranked[0].solver} {sqnrs[0]:.1f} dB" + _clipping(clipped_share(values, ranked[0].range.lo, ranked[0].range.hi))
     if len(ranked) > 1:
         reason += "; " + ", ".join(f"{other.solver} {sqnr:.1f}" for other, sqnr in zip(ranked[1:], sqnrs[1:], strict=True))
@@ -75,12 +75,6 @@ def solve(statistic: TensorStatistic, spec: Spec, solver: str) -> Solution:
 
 def _clipping(share: float) -> str:
     return f", clips {100.0 * share:.2g} %" if share > 0.0 else ""
-
-
-def _decibels(power: float, mse: float) -> float:
-    if mse == 0.0:
-        return math.inf
-    return 10.0 * (math.log10(power) - math.log10(mse)) if power > 0.0 else -math.inf
 
 
 def get_solver(name: str) -> Solver:
