@@ -694,7 +694,11 @@ def test_seed_draws_other_random_numbers(digits: Digits, what: str) -> None:
         ({"weight_format": "int2"}, RecipeError, "weight_format: found 'int2', expected one of int8, int4"),
         ({"weight_granularity": "row"}, RecipeError, "weight_granularity: found 'row', expected channel, tensor or block:N"),
         ({"effort": "slow"}, RecipeError, "effort: found 'slow', expected one of fast, balanced, best"),
-        ({"without": ["bias"]}, RecipeError, "without: found 'bias', expected names of refinements, which are smoothing and rounding"),
+        (
+            {"without": ["bias"]},
+            RecipeError,
+            "without: found 'bias', expected names of refinements, which are smoothing, rounding and reconstruction",
+        ),
         ({"include": ["up"]}, RecipeError, "include: found 'up', which fits no node and no operator type"),
         ({"exclude": ["stage9.*"]}, RecipeError, r"exclude: found 'stage9\.\*', .* or one of Add, Conv,"),
         ({"samples": 0}, RecipeError, "samples: found 0, expected at least 1"),

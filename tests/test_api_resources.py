@@ -235,7 +235,7 @@ def test_solving_takes_the_network_in_every_form(digits: Digits, kept: Path, for
 
 
 def test_solving_takes_no_data(digits: Digits, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("observe_network", "choose_samples"):
+    for name in ("plan_network", "choose_samples"):
         monkeypatch.setattr(quantizing, name, None)
     monkeypatch.setattr("zeropoint.graph.taps.Session", None)
     assert api.solve(kept, digits.model, target="tensorrt").plan.entries

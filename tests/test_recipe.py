@@ -116,8 +116,8 @@ def test_a_refinement_that_is_not_there_cannot_be_left_out(name: Any) -> None:
     with pytest.raises(RecipeError) as raised:
         Recipe(without=("smoothing", name))
     assert str(raised.value) == (
-        f"without: found {name!r}, expected names of refinements, which are smoothing and rounding; leave others out, and set bias to kept "
-        "where biases are not to be corrected"
+        f"without: found {name!r}, expected names of refinements, which are smoothing, rounding and reconstruction; "
+        "leave others out, and set bias to kept where biases are not to be corrected"
     )
 
 

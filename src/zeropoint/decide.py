@@ -81,9 +81,9 @@ def observe_network(
         zeropoint=version("zeropoint"),
         onnxruntime=RUNTIME_VERSION,
     )
-    taps = _taps(network, find_sites(network, facts, target, include=recipe.include, exclude=recipe.exclude), facts, recipe)
+    taps = needed_taps(network, find_sites(network, facts, target, include=recipe.include, exclude=recipe.exclude), facts, recipe)
     for other in () if resources.checkpoint is None else TARGETS.values():
-        taps = taps.with_(_taps(network, find_sites(network, facts, other, include=(), exclude=()), facts, recipe))
+        taps = taps.with_(needed_taps(network, find_sites(network, facts, other, include=(), exclude=()), facts, recipe))
     statistics, notes = calibrate(Subject(network, facts, divided, source), taps, resources, progress=progress)
     return Observed(source, facts, statistics, divided.notes, run_notes=notes)
 
@@ -110,7 +110,7 @@ def observe_again(network: Model, changed: Collection[str], samples: Samples, ob
     tensors = {name: seen for name, seen in known.tensors.items() if name not in changed}
     channels = {key: sums for key, sums in known.channels.items() if key[0] not in changed}
     placement = find_sites(network, facts, task.target, include=task.recipe.include, exclude=task.recipe.exclude)
-    taps = _taps(network, placement, facts, task.recipe).less(Taps(tuple(tensors), tuple(channels)))
+    taps = needed_taps(network, placement, facts, task.recipe).less(Taps(tuple(tensors), tuple(channels)))
     subject = Subject(network, facts, divided, replace(observed.source, data_sha256=""))
 
     def progress(stage: str, done: int, total: int) -> None:
@@ -162,7 +162,8 @@ def _fingerprint(samples: Samples) -> str:
     return told.hexdigest()
 
 
-def _taps(network: Model, placement: Placement, facts: Facts, recipe: Recipe) -> Taps:
+def needed_taps(network: Model, placement: Placement, facts: Facts, recipe: Recipe) -> Taps:
+    """Return what has to be observed for a plan of these sites: tensors, and means of channels where biases are to be corrected."""
     channels = channel_axes(network, placement, facts) if recipe.bias == "corrected" else ()
     found = sources(network, [site.tensor for site in placement.activations])
     return Taps(tuple(dict.fromkeys(source for origins in found.values() for source in origins)), channels)

@@ -9,14 +9,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from zeropoint.autograd.devices import device_name, is_device
 from zeropoint.data import Feed, Samples, batches
 from zeropoint.data.split import spread
-from zeropoint.decide import Observed, Task, decide, observe_again
+from zeropoint.decide import Observed, Task, decide, observe_again, observe_network
 from zeropoint.graph.facts import Facts
 from zeropoint.graph.materialize import materialize
 from zeropoint.graph.model import Model
 from zeropoint.graph.scalable import find_scalable, find_shiftable
 from zeropoint.graph.scaling import Scalable, apply_scalings
+from zeropoint.graph.settle import settle
 from zeropoint.graph.sources import sources
 from zeropoint.graph.taps import Taps, peak_bytes, tap, tensor_bytes
 from zeropoint.notes import Note
@@ -25,12 +27,13 @@ from zeropoint.plan import Plan, Scaling, Step, Tied
 from zeropoint.planner import Limits
 from zeropoint.refine.probe import Probe
 from zeropoint.refine.smoothing import Extremes, Scalables, channel_extremes, sites_to_probe, smooth, wider
-from zeropoint.refine.sweep import sweep, with_swept
+from zeropoint.refine.sweep import sweep, with_codes, with_swept
 from zeropoint.refine.trial import Outputs, outputs_of, relative_errors
 
 Errors = npt.NDArray[np.float64]  # of each sample
 FEWEST_PROBED = 3
 ROOM = 2_000_000_000  # bytes that samples may take: whatever a machine has, as the result must not depend on that
+RECONSTRUCTED_AT_ONCE = 16  # samples
 FEWEST = 8  # feeds, below which nothing can be fitted to some and tried out on others
 
 
@@ -39,7 +42,8 @@ class Effort:
     """What an effort buys.
 
     probed, observed, checked, swept: how many samples ranges are probed on, and so on; batches where the network takes no single ones.
-    What is checked on is not fitted to. rounded: the formats of weights whose codes are chosen anew.
+    What is checked on is not fitted to. rounded: the formats of weights whose codes are chosen anew, layer by layer; reconstructed: those
+    of weights whose codes are chosen block by block, each in so many iterations, where PyTorch runs the calibration.
     """
 
     refinements: tuple[str, ...]
@@ -49,13 +53,20 @@ class Effort:
     swept: int = 64
     rounded: frozenset[str] = frozenset({"int4"})  # to 8 bits the nearest codes do little harm
     thorough: bool = False
+    reconstructed: frozenset[str] = frozenset({"int4"})
+    iterations: int = 1000
 
 
 EFFORTS: Mapping[str, Effort] = {
     "fast": Effort(refinements=()),
     "balanced": Effort(refinements=("smoothing", "rounding")),
     "best": Effort(
-        refinements=("smoothing", "rounding"), probed=16, observed=96, swept=96, rounded=frozenset({"int4", "int8"}), thorough=True
+        refinements=("smoothing", "rounding", "reconstruction"),
+        probed=16,
+        observed=96,
+        swept=96,
+        rounded=frozenset({"int4", "int8"}),
+        thorough=True,
     ),
 }
 
@@ -91,6 +102,17 @@ class State:
 Refinement = Callable[[Work, State], State | None]
 
 
+def plan_network(network: Model, samples: Samples, task: Task, *, sha256: Callable[[], str]) -> State:
+    """Return the plan for the prepared `network`, of the file of that hash, that the samples lead to, and what was seen in its tensors.
+
+    Raises:
+        ModelError, DataError, RecipeError, OutputError: as `observe_network`, `decide` and `improve` do.
+    """
+    target, recipe, resources, progress = task.target, task.recipe, task.resources, task.progress
+    observed = observe_network(network, samples, sha256=sha256, target=target, recipe=recipe, resources=resources, progress=progress)
+    return improve(network, observed, decide(network, observed, target, recipe), samples, task)
+
+
 def improve(network: Model, observed: Observed, plan: Plan, samples: Samples, task: Task) -> State:
     """Return `plan` for the prepared `network` as far as the recipe's effort gets it, without what it leaves out.
 
@@ -102,7 +124,7 @@ def improve(network: Model, observed: Observed, plan: Plan, samples: Samples, ta
         DataError: a sample cannot be read.
     """
     effort = EFFORTS[task.recipe.effort]
-    names = [name for name in effort.refinements if name not in task.recipe.without]
+    names = [name for name in effort.refinements if name not in task.recipe.without and _applies(name, effort, task)]
     state = State(plan, network, observed)
     if not names or not plan.entries:
         return state
@@ -134,6 +156,13 @@ def improve(network: Model, observed: Observed, plan: Plan, samples: Samples, ta
         if kept:
             state, errors = tried, found
     return replace(state, plan=replace(state.plan, steps=tuple(steps)))
+
+
+def _applies(name: str, effort: Effort, task: Task) -> bool:
+    """Say whether a refinement is one for this task: reconstruction is for PyTorch, and for weights that lose much."""
+    if name != "reconstruction":
+        return True
+    return task.recipe.weight_format in effort.reconstructed and is_device(task.resources.provider)
 
 
 def _unrefined(state: State, reason: str) -> State:
@@ -254,4 +283,23 @@ def _rounding(work: Work, state: State) -> State | None:
     return replace(state, plan=refined, detail=detail)
 
 
-REFINEMENTS: Mapping[str, Refinement] = {"smoothing": _smoothing, "rounding": _rounding}
+def _reconstruction(work: Work, state: State) -> State | None:
+    from zeropoint.autograd.reconstruction import Budget, reconstruct
+
+    plan = replace(state.plan, scalings=())  # which the network has
+    settled, pairs = settle(state.network, plan)
+    codes = reconstruct(
+        settled,
+        state.network,
+        pairs,
+        [feed for block in batches(work.samples, RECONSTRUCTED_AT_ONCE) for feed in block],
+        budget=Budget(work.effort.iterations, work.task.recipe.seed),
+        device=device_name(work.task.resources.provider),
+        tick=lambda done, total: work.task.progress("reconstruction", done, total),
+    )
+    found = with_codes(state.plan, state.network, codes, "output error of its block")
+    moved = sum(rounding not in state.plan.roundings for rounding in found.roundings)
+    return replace(state, plan=found, detail=f"{moved} weights changed")
+
+
+REFINEMENTS: Mapping[str, Refinement] = {"smoothing": _smoothing, "rounding": _rounding, "reconstruction": _reconstruction}

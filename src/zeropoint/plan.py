@@ -174,12 +174,13 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """What a plan was made from. model_sha256 is of the file or bytes that were given."""
+    """What a plan was made from. model: the class, where it was a PyTorch module. model_sha256: of the file or bytes that were given."""
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     zeropoint: str = ""
     onnxruntime: str = ""
+    model: str = ""
     model_sha256: str = ""
     calibration_data: str = ""
     batch_size: int = 1

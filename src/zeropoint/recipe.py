@@ -14,7 +14,7 @@ from zeropoint.statistics.solvers import get_solver
 DECIDED_BY_PLAN = frozenset(
     {"solver", "weight_solver", "weight_format", "weight_granularity", "include", "exclude", "bias", "effort", "without"}
 )
-REFINEMENT_NAMES = ("smoothing", "rounding")  # what an effort may make of a plan, in this order
+REFINEMENT_NAMES = ("smoothing", "rounding", "reconstruction")  # what an effort may make of a plan, in this order
 BLOCK = re.compile(r"block:([2-9]|[1-9][0-9]{1,8})")
 
 
@@ -70,7 +70,8 @@ class Recipe:
         for refinement in self.without:
             if refinement not in REFINEMENT_NAMES:
                 raise RecipeError(
-                    f"without: found {refinement!r}, expected names of refinements, which are {' and '.join(REFINEMENT_NAMES)}; "
+                    f"without: found {refinement!r}, expected names of refinements, which are {', '.join(REFINEMENT_NAMES[:-1])} and "
+                    f"{REFINEMENT_NAMES[-1]}; "
                     "leave others out, and set bias to kept where biases are not to be corrected"
                 )
         if self.weight_granularity not in ("channel", "tensor") and self.weight_block is None:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from zeropoint.data.choice import Choice
 from zeropoint.evaluate.evidence import Evidence
-from zeropoint.evaluate.measure import Material
+from zeropoint.evaluate.measure import Candidate, Material, measure
 from zeropoint.graph.model import Model
 from zeropoint.graph.store import save, write_text
 from zeropoint.notes import Note, counted
 from zeropoint.plan import Plan, to_json
 from zeropoint.progress import Progress, silent
+from zeropoint.recipe import Recipe
 from zeropoint.report.page import write
 from zeropoint.report.quantization import quantization_page
 from zeropoint.runtime.onnxruntime import Session
+from zeropoint.statistics.tensor import TensorStatistic
 from zeropoint.summary import Row, step_text, summary_rows, verdict
 from zeropoint.targets import Target
 
@@ -79,6 +83,30 @@ class Result:
         """Return the shell command that runs the file at `path` on the target."""
         model, stem = (shlex.quote(str(name)) for name in (path, Path(path).with_suffix("")))
         return self.target.next_command.format(model=model, stem=stem)
+
+
+def measured(
+    candidate: Candidate,
+    target: Target,
+    recipe: Recipe,
+    statistics: Mapping[str, TensorStatistic],
+    choice: Choice,
+    *,
+    notes: Sequence[Note],
+    progress: Progress,
+) -> Result:
+    """Return the result that a quantized network is, measured on the samples that were chosen to judge by.
+
+    statistics: what was seen in the tensors that the plan is for. notes: on what came before.
+
+    Raises:
+        ModelError: a network does not load or run.
+        DataError: a sample cannot be read or does not fit, or there are not as many labels as samples.
+    """
+    evidence = measure(candidate, target, choice.evaluation, labels=choice.labels, progress=progress)
+    told = (*notes, *candidate.plan.notes, *choice.notes, *evidence.notes)
+    material = Material(candidate=candidate, recipe=recipe, statistics=statistics, judges=choice.evaluation, labels=choice.labels)
+    return Result(model=candidate.quantized, plan=candidate.plan, target=target, evidence=evidence, notes=told, material=material)
 
 
 def _check_loads(path: Path) -> None:

@@ -8,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from zeropoint.data import InputInfo, open_data
+from zeropoint.data import InputInfo, load_labels, open_data
+from zeropoint.data.labelled import Labelled, ReadyIndex, ReadyItems
+from zeropoint.data.samples import LabelledSource
 from zeropoint.errors import DataError
 
 X = InputInfo("x", np.dtype(np.float32), (None, 2))
@@ -172,10 +174,35 @@ def test_map_style_that_gives_a_batch_later() -> None:
         samples[1]
 
 
-def test_gradient_tensor_says_what_to_do() -> None:
+def test_tensors_that_numpy_does_not_take_as_they_are() -> None:
     torch = pytest.importorskip("torch")
-    with pytest.raises(DataError, match=r"tensor\.detach\(\)\.cpu\(\)"):
-        open_data([torch.zeros(2, requires_grad=True)], [X])
+    items = [torch.tensor([0.0, 1.0], requires_grad=True), torch.tensor([2.0, 3.0], dtype=torch.bfloat16)]
+    assert values(items) == [[0.0, 1.0], [2.0, 3.0]]
+
+
+def test_meta_tensor_is_refused() -> None:
+    torch = pytest.importorskip("torch")
+    with pytest.raises(DataError, match="no array"):
+        open_data([torch.zeros(2, device="meta")], [X])
+
+
+def test_items_that_are_ready_tell_their_labels() -> None:
+    ready = [Labelled({"x": VALUES[:2]}, np.array([4, 1])), Labelled({"x": VALUES[2]}, np.array([3])), Labelled({"x": VALUES[3:]}, None)]
+    held = open_data(ReadyItems("three items", lambda: iter(ready)), [X])
+    assert isinstance(held.source, LabelledSource)
+    assert [held.source.label(index) for index in range(5)] == [4, 1, 3, None, None]
+    assert held.source.description == "three items (3 items read and held)"
+    asked = open_data(ReadyIndex("an index", 4, lambda index: Labelled({"x": VALUES[index]}, np.array([index]))), [X])
+    assert isinstance(asked.source, LabelledSource)
+    assert [asked.source.label(index) for index in (3, 0)] == [3, 0]
+    whole = open_data(Labelled({"x": VALUES}, np.arange(5)), [X])
+    assert load_labels("data", whole.select([3, 1])).tolist() == [3, 1]
+
+
+def test_labels_that_are_not_one_for_each_sample_are_none() -> None:
+    found = open_data([Labelled({"x": VALUES[:2]}, np.array([4, 1, 2]))], [X]).source
+    assert isinstance(found, LabelledSource)
+    assert found.label(0) is None
 
 
 @pytest.mark.parametrize(

@@ -116,5 +116,5 @@ def test_positional_names_of_savez_follow_the_inputs() -> None:
 
 @pytest.mark.parametrize("value", [object(), [[1, 2], [3]], "text", None, {"a": 1}], ids=["object", "ragged", "text", "none", "dict"])
 def test_what_is_no_array_is_refused(value: object) -> None:
-    with pytest.raises(DataError, match=r"^here: found .*expected (an array|numbers); give "):
+    with pytest.raises(DataError, match=r"^here: found .*expected (an array|numbers); give arrays"):
         as_array(value, "here")

@@ -71,7 +71,7 @@ def test_in_order_of_all_samples(tmp_path: Path, animals: Samples) -> None:
         pytest.param("l.txt", "1\n2\n3\n", "l.txt: found 3 labels, expected 4", id="too few"),
         pytest.param("l.txt", "1\n2\n3\ncat\n", "line 4: found 'cat'", id="text"),
         pytest.param("l.npy", "", "cannot be read", id="empty npy"),
-        pytest.param("l.json", "[]", "expected 'folder', 'stem', a .csv, .txt or .npy", id="kind"),
+        pytest.param("l.json", "[]", "expected 'data', 'folder', 'stem', a .csv, .txt or .npy", id="kind"),
     ],
 )
 def test_files_that_do_not_serve(tmp_path: Path, animals: Samples, name: str, text: str, message: str) -> None:

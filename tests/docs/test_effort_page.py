@@ -21,7 +21,9 @@ def test_efforts_are_all_there_in_order() -> None:
 def test_each_effort_is_told_as_it_is(name: str, effort: Effort) -> None:
     what, counts = ROWS[name]
     formats = sorted(effort.rounded) if "rounding" in effort.refinements else []
-    assert re.findall(r"`(\w+)`", what) == [*effort.refinements, *formats]
+    reconstructed = ["reconstruction", *sorted(effort.reconstructed)] if "reconstruction" in effort.refinements else []
+    others = [name for name in effort.refinements if name != "reconstruction"]
+    assert re.findall(r"`(\w+)`", what) == [*others, *formats, *reconstructed]
     told = f"{effort.probed}, {effort.observed}, {effort.checked}, {effort.swept}" if effort.refinements else ""
     assert counts.strip() == told
 

@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from zeropoint.calibrate import Resources, load_statistics, resources
-from zeropoint.data import Preprocess, Samples, load_preprocess
+from zeropoint.data import Preprocess, load_preprocess
 from zeropoint.data.choice import Choice, Request, choose_samples
-from zeropoint.decide import Observed, Task, decide, observe_network
-from zeropoint.errors import PlanError
-from zeropoint.evaluate.measure import Candidate, Material, measure
+from zeropoint.decide import Observed, Task, decide
+from zeropoint.errors import ModelError, PlanError
+from zeropoint.evaluate.measure import Candidate
 from zeropoint.graph.load import Source, fingerprint, input_infos, load
 from zeropoint.graph.materialize import materialize
 from zeropoint.graph.model import Model
 from zeropoint.graph.prepare import prepare
-from zeropoint.improve import improve
+from zeropoint.improve import plan_network
 from zeropoint.notes import Note
 from zeropoint.plan import Plan, load_plan
 from zeropoint.progress import Progress, silent
 from zeropoint.recipe import Recipe
-from zeropoint.result import Result
+from zeropoint.result import Result, measured
 from zeropoint.statistics.tensor import TensorStatistic
 from zeropoint.targets import Target, get_target
+from zeropoint.torch.sources import Module, is_module, module_name, take
 
 
 def quantize(  # noqa: PLR0913  (the one wide function: each option of the command line, packed into values at once)
-    model: Source,
+    model: Source | Module,
     *,
     data: object = None,
     target: str | Target,
@@ -60,22 +62,24 @@ def quantize(  # noqa: PLR0913  (the one wide function: each option of the comma
 ) -> Result:
     """Quantize a float network for a target, and measure the result before handing it over.
 
-    model: a path, bytes or a ModelProto; it is never changed. data: a folder of images or arrays, .npy, .npz,
-    "module:function", an array, a dict of arrays or an iterable of either. `samples` of them calibrate, `batch_size` at a time, and
-    those left are held out to judge by, unless `eval_data` is given. preprocess: for images, a preset's name, a TOML file, both with
-    "key=value" changes behind them in a list, or a Preprocess. labels: "folder", "stem" or a file, for accuracy. solver,
+    model: a path, bytes or a ModelProto; or a torch.nn.Module, or "module:function" that returns one, which is exported with the first of
+    the data (zeropoint.torch.export). It is never changed. data: a folder of images or arrays, .npy, .npz, "module:function", an array, a
+    dict of arrays or an iterable of either; for a module also a DataLoader, a Dataset or tensors, with labels behind the inputs. `samples`
+    of them calibrate, `batch_size` at a time, and those left are held out to judge by, unless `eval_data` is given. preprocess: for images,
+    a preset's name, a TOML file, both with "key=value" changes behind them in a list, or a Preprocess. labels: "folder", "stem", a file, or
+    "data" for those that stand in a module's data, for accuracy. solver,
     weight_solver: how ranges are found. include, exclude: shell patterns over node names, or operator types. weight_format: "int8", or
-    "int4" for half the size, which no integer kernel multiplies. weight_granularity: what of a weight shares a scale: an output "channel",
-    the whole "tensor", or 32 input channels of an output channel for "block:32", which is for "int4". bias: corrected for the
-    mean error of the rounded weights, or kept. effort: how much time may go into refining what calibration found: "fast" for none,
+    "int4" for half the size, which no integer kernel multiplies. weight_granularity: what of a weight shares a scale: an output
+    "channel", the whole "tensor", or 32 input channels of an output channel for "block:32", which is for "int4". bias: corrected for
+    the mean error of the rounded weights, or kept. effort: how much time may go into refining what calibration found: "fast" for none,
     "balanced" for about the time of ten forward passes, "best" for minutes. without: what the effort would do and is to leave out, of
-    "smoothing" and "rounding". plan: start from these decisions instead of calibrating. workers: processes that calibrate, each with its
-    share of the cores, of which one alone uses all as well; a script that asks for several runs its own work under
-    `if __name__ == "__main__":`. memory_budget: what the process may take, in bytes or as "2GB": where the tensors of a batch do not fit,
-    the data is run several times. Neither changes a bit of the result. checkpoint: a file that keeps the statistics as they grow; a later
-    run goes on from there to the same bytes, and `solve` needs nothing else. It serves every target, and so observes more tensors for
-    some. provider: of ONNX Runtime, for calibration, such as "cuda"; it rounds otherwise. evaluate=False skips the comparison, and the
-    network is not run; that it keeps its target's rules is always checked, and that it loads when it is saved.
+    "smoothing", "rounding" and "reconstruction". plan: start from these decisions instead of calibrating. workers: processes that
+    calibrate, each with its share of the cores, of which one alone uses all as well; a script that asks for several runs its own work
+    under `if __name__ == "__main__":`. memory_budget: what the process may take, in bytes or as "2GB": where the tensors of a batch do
+    not fit, the data is run several times. Neither changes a bit of the result. checkpoint: a file that keeps the statistics as they
+    grow; a later run goes on from there to the same bytes, and `solve` needs nothing else. It serves every target, and so observes more
+    tensors for some. provider: of ONNX Runtime, for calibration, such as "cuda"; it rounds otherwise. evaluate=False skips the
+    comparison, and the network is not run; that it keeps its target's rules is always checked, and that it loads when it is saved.
 
     Raises:
         ModelError, DataError, RecipeError, PlanError: as their names say, with what was found, what was expected, and what to do.
@@ -105,21 +109,22 @@ def quantize(  # noqa: PLR0913  (the one wide function: each option of the comma
         seed=seed,
     )
     how = resources(workers=workers, memory_budget=memory_budget, provider=provider, checkpoint=checkpoint)
+    images = preprocess if isinstance(preprocess, Preprocess | None) else load_preprocess(preprocess)
+    taken = take(model, data=data, eval_data=eval_data, preprocess=images, seed=seed, progress=progress)
     with _old_objects_left_alone(), ThreadPoolExecutor(1) as worker:
-        sha256 = worker.submit(fingerprint, model)  # beside the rest: hashing lets go of Python's lock
+        sha256 = worker.submit(fingerprint, taken.model)  # beside the rest: hashing lets go of Python's lock
         given = plan if isinstance(plan, Plan | None) else load_plan(plan)
-        network = load(model, min_opset=max(goal.min_opset, recipe.weight_opset, 0 if given is None else given.min_opset))
-        notes = (*prepare(network), *(() if given is None else _check_plan(given, goal, recipe, how, sha256=sha256.result())))
-        images = preprocess if isinstance(preprocess, Preprocess | None) else load_preprocess(preprocess)
-        request = Request(data, eval_data, labels, images, recipe, input_infos(network))
+        network = load(taken.model, min_opset=max(goal.min_opset, recipe.weight_opset, 0 if given is None else given.min_opset))
+        notes = (*taken.notes, *prepare(network), *(() if given is None else _check_plan(given, goal, recipe, how, sha256=sha256.result())))
+        request = Request(taken.data, taken.eval_data, labels, images, recipe, input_infos(network))
         choice = choose_samples(request, calibrate=given is None, evaluate=evaluate)
         statistics: Mapping[str, TensorStatistic] = {}
         if given is None:
-            given, statistics, run_notes = _calibrated(
-                network, choice.calibration, sha256=sha256.result, target=goal, recipe=recipe, resources=how, progress=progress
-            )
-            notes = (*notes, *run_notes)
-        return _result(_candidate(model, network, given, recipe), goal, recipe, statistics, choice, notes=notes, progress=progress)
+            assert choice.calibration is not None  # it was asked for
+            state = plan_network(network, choice.calibration, Task(goal, recipe, how, progress), sha256=sha256.result)
+            given = replace(state.plan, provenance=replace(state.plan.provenance, model=taken.module))
+            statistics, notes = state.observed.statistics.tensors, (*notes, *state.observed.run_notes)
+        return measured(_candidate(taken.model, network, given, recipe), goal, recipe, statistics, choice, notes=notes, progress=progress)
 
 
 def solve(  # noqa: PLR0913  (as quantize)
@@ -158,6 +163,11 @@ def solve(  # noqa: PLR0913  (as quantize)
         True
     """
     goal = target if isinstance(target, Target) else get_target(target)
+    if is_module(model):
+        raise ModelError(
+            f"model: found the PyTorch module {module_name(model)}, expected the network that the statistics are of; write it with "
+            "zeropoint.torch.export and give the file to quantize and to solve"
+        )
     saved = load_statistics(statistics)
     recipe = Recipe(
         solver=solver,
@@ -176,46 +186,12 @@ def solve(  # noqa: PLR0913  (as quantize)
     notes = prepare(network)
     plan = decide(network, Observed(saved.source, saved.facts, saved.whole.statistics), goal, recipe)
     candidate, seen = _candidate(model, network, plan, recipe), saved.whole.statistics.tensors
-    return _result(candidate, goal, recipe, seen, Choice(None, None, None), notes=notes, progress=silent)
-
-
-def _calibrated(
-    network: Model,
-    samples: Samples | None,
-    *,
-    sha256: Callable[[], str],
-    target: Target,
-    recipe: Recipe,
-    resources: Resources,
-    progress: Progress,
-) -> tuple[Plan, Mapping[str, TensorStatistic], tuple[Note, ...]]:
-    """Return the plan that the samples lead to, what was seen in the tensors that it is for, and notes on how this run went."""
-    assert samples is not None  # they were asked for
-    observed = observe_network(network, samples, sha256=sha256, target=target, recipe=recipe, resources=resources, progress=progress)
-    plan = decide(network, observed, target, recipe)
-    state = improve(network, observed, plan, samples, Task(target, recipe, resources, progress))
-    return state.plan, state.observed.statistics.tensors, observed.run_notes
+    return measured(candidate, goal, recipe, seen, Choice(None, None, None), notes=notes, progress=silent)
 
 
 def _candidate(model: Source, network: Model, plan: Plan, recipe: Recipe) -> Candidate:
     quantized = materialize(network, plan, weight_storage=recipe.weight_storage)
     return Candidate(original=model, prepared=network, quantized=quantized, plan=plan)
-
-
-def _result(
-    candidate: Candidate,
-    target: Target,
-    recipe: Recipe,
-    statistics: Mapping[str, TensorStatistic],
-    choice: Choice,
-    *,
-    notes: tuple[Note, ...],
-    progress: Progress,
-) -> Result:
-    evidence = measure(candidate, target, choice.evaluation, labels=choice.labels, progress=progress)
-    told = (*notes, *candidate.plan.notes, *choice.notes, *evidence.notes)
-    material = Material(candidate=candidate, recipe=recipe, statistics=statistics, judges=choice.evaluation, labels=choice.labels)
-    return Result(model=candidate.quantized, plan=candidate.plan, target=target, evidence=evidence, notes=told, material=material)
 
 
 @contextmanager

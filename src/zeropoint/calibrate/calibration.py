@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import reduce
 from itertools import count
 from pathlib import Path
 from time import monotonic
+from typing import Protocol
 
+from zeropoint.autograd.devices import device_name, is_device
+from zeropoint.autograd.running import DeviceRun
 from zeropoint.calibrate.passes import Schedule, schedule
 from zeropoint.calibrate.resources import Resources
 from zeropoint.calibrate.saved import Part, Saved, Source, load_statistics, save_statistics
@@ -97,26 +100,59 @@ def _all_taps(parts: Sequence[Part]) -> Taps:
 
 
 def _schedule(subject: Subject, part: Part, resources: Resources) -> Schedule:
-    if len(part.done) == subject.source.blocks:
+    if len(part.done) == subject.source.blocks or is_device(resources.provider):  # a GPU's memory is its own
         return Schedule((part.taps,), cores(), 0, 0)
     streams = max(1, min(cores() // resources.workers, subject.source.blocks))
     budget = None if resources.memory_budget is None else resources.memory_budget // resources.workers
     return schedule(subject.model, subject.facts, part.taps, streams=streams, budget=budget)
 
 
-def _networks(subject: Subject, parts: Sequence[Part], resources: Resources, folder: Path) -> list[Tapped]:
-    """Return a network for each part. All come from one that has the taps of all, so that each tap has the same bits in any division."""
+def _networks(subject: Subject, parts: Sequence[Part], resources: Resources, folder: Path) -> list[Tapped | DeviceRun]:
+    """Return a network for each part.
+
+    Those of ONNX Runtime come from one that has the taps of all, so that each tap has the same bits in any division.
+    """
+    if is_device(resources.provider):
+        return [DeviceRun(subject.model, part.taps, device_name(resources.provider)) for part in parts]
     whole = tap(subject.model, _all_taps(parts), subject.facts)
     if len(parts) == 1 and resources.workers == 1:
         return [whole]
-    return divide(whole, [part.taps for part in parts], folder, provider=resources.provider)
+    return [*divide(whole, [part.taps for part in parts], folder, provider=resources.provider)]
+
+
+class Observer(Protocol):
+    """What runs a network and counts what it sees."""
+
+    def observe(self, batches: Batches, blocks: Iterable[int]) -> Iterator[int]:
+        """Add what is seen in `blocks` of the data, and yield each of them once it is in."""
+
+    def taken(self) -> Statistics:
+        """Return the statistics of what was added since they were taken last."""
+
+
+class SessionRun:
+    """A network in ONNX Runtime, with what was seen of its taps so far."""
+
+    def __init__(self, network: Tapped, crew: Crew, provider: str) -> None:
+        self._session, self._crew = network.open(threads=crew.threads, provider=provider), crew
+        self._observation = NetworkObservation(network.outputs)
+        return_freed_memory()  # by loading
+
+    def observe(self, batches: Batches, blocks: Iterable[int]) -> Iterator[int]:
+        """Add what is seen in `blocks` of the data, several of them at once."""
+        return observe_blocks(self._session, batches, blocks, self._observation, crew=self._crew)
+
+    def taken(self) -> Statistics:
+        """Return the statistics of what was added since they were taken last."""
+        seen, self._observation = self._observation.statistics(), NetworkObservation(self._session.model.outputs)
+        return seen
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Run:
     """One network on the data, and how."""
 
-    network: Tapped
+    network: Tapped | DeviceRun
     batches: Batches
     resources: Resources
     crew: Crew
@@ -126,26 +162,25 @@ def _observe(run: Run, blocks: Sequence[int], tick: Callable[[], None]) -> Itera
     """Yield what is seen in all of `blocks`, a chunk after the other; `tick` is called once for each block."""
     if not blocks:
         return
-    if run.resources.workers > 1:
+    if run.resources.workers > 1 and isinstance(run.network, Tapped):
         job = Job(run.network, run.batches, run.crew, run.resources.provider)
         for done, seen in observe_in_processes(job, blocks, workers=run.resources.workers):
             for _ in done:
                 tick()
             yield done, seen
         return
-    session = run.network.open(threads=run.crew.threads, provider=run.resources.provider)
-    return_freed_memory()  # by loading
+    network = run.network
+    observer: Observer = SessionRun(network, run.crew, run.resources.provider) if isinstance(network, Tapped) else network
     pending = iter(blocks)
     seconds = math.inf if run.resources.checkpoint is None else SECONDS_BETWEEN_SAVES
     while True:
-        observation = NetworkObservation(run.network.outputs)
         finished = []
-        for block in observe_blocks(session, run.batches, _until(monotonic() + seconds, pending), observation, crew=run.crew):
+        for block in observer.observe(run.batches, _until(monotonic() + seconds, pending)):
             finished.append(block)
             tick()
         if not finished:
             return
-        yield finished, observation.statistics()
+        yield finished, observer.taken()
 
 
 def _until(deadline: float, blocks: Iterator[int]) -> Iterator[int]:
@@ -157,6 +192,8 @@ def _until(deadline: float, blocks: Iterator[int]) -> Iterator[int]:
 
 
 def _label(plans: Sequence[Schedule], resources: Resources, *, passes: int) -> str:
+    if is_device(resources.provider):
+        return f"calibrating on {device_name(resources.provider)}"
     divided = f" in {passes} passes" if passes > 1 else ""
     each = f" in each of {resources.workers} processes" if resources.workers > 1 else ""
     return f"calibrating{divided} (about {max(plan.estimate for plan in plans) / MEGABYTE:.0f} MB{each})"

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from zeropoint.autograd.devices import device_name, is_device
 from zeropoint.errors import RecipeError
 from zeropoint.runtime.onnxruntime import CPU, provider_name
 
@@ -16,7 +17,7 @@ UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "M
 class Resources:
     """workers: processes. memory_budget: bytes that the process may take in all, None for half of what is free.
 
-    provider: of ONNX Runtime. checkpoint: the file that keeps the statistics as they grow.
+    provider: of ONNX Runtime, or "torch" with a device of PyTorch behind it. checkpoint: the file that keeps the statistics as they grow.
     """
 
     workers: int = 1
@@ -39,7 +40,8 @@ class Resources:
 def resources(*, workers: int, memory_budget: int | str | None, provider: str, checkpoint: str | Path | None) -> Resources:
     """Return the resources that a user's words stand for.
 
-    memory_budget: bytes, or text such as "500MB" or "2GiB". provider: "cpu", "cuda" or any other that ONNX Runtime has here.
+    memory_budget: bytes, or text such as "500MB" or "2GiB". provider: "cpu", "cuda" or any other that ONNX Runtime has here; "torch"
+    for PyTorch on the CPU, "torch:cuda" for a GPU.
 
     Raises:
         RecipeError: one of them is impossible.
@@ -47,10 +49,18 @@ def resources(*, workers: int, memory_budget: int | str | None, provider: str, c
     given: object = workers
     if not isinstance(given, int) or given < 1:
         raise RecipeError(f"workers: found {workers!r}, expected at least 1 process")
+    if is_device(provider):
+        device_name(provider)  # which must be there
+        if workers > 1:
+            raise RecipeError(f"workers: found {workers} with provider {provider!r}, expected 1: PyTorch runs in this process alone")
+        if memory_budget is not None:
+            raise RecipeError(
+                f"memory_budget: found it with provider {provider!r}, which holds a batch's tensors in one pass; leave it out"
+            )
     return Resources(
         workers=workers,
         memory_budget=None if memory_budget is None else parsed_bytes(memory_budget),
-        provider=provider_name(provider),
+        provider=provider.lower() if is_device(provider) else provider_name(provider),
         checkpoint=None if checkpoint is None else Path(checkpoint),
     )
 

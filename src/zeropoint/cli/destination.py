@@ -8,17 +8,19 @@ from pathlib import Path
 
 from zeropoint.errors import RecipeError
 from zeropoint.result import plan_path, report_path
+from zeropoint.torch.sources import is_module
 
 
 def destination(model: Path, output: Path | None, *, spared: Mapping[str, Path | None], checkpoint: Path | None = None) -> Path:
     """Return the file to write: `output`, or NAME.int8.onnx here; neither it nor what lies beside it takes the place of a file in `spared`.
 
-    spared: files that the command was given, by what they are to it ("which --plan reads"). checkpoint: another, which is written too.
+    model: the float network's file, or "module:function" that returns a PyTorch module, whose NAME is the function's. spared: files that
+    the command was given, by what they are to it ("which --plan reads"). checkpoint: another, which is written too.
 
     Raises:
         RecipeError: it cannot be written, or something would be lost by it.
     """
-    file = output or Path(f"{model.stem}.int8.onnx")
+    file = output or Path(f"{model.name.rpartition(':')[2] if is_module(model) else model.stem}.int8.onnx")
     if _same(file, model):
         raise RecipeError(f"--output: found {file}, which is the float model itself, expected another file; it is never overwritten")
     if file.is_dir():

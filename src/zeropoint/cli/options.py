@@ -24,6 +24,10 @@ def option(metavar: str, help: str, *, names: tuple[str, ...] = (), panel: str |
 
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="The ONNX network.", show_default=False)]
+ModelOrModule = Annotated[
+    Path,
+    typer.Argument(metavar="MODEL", help="The ONNX network, or MODULE:FUNCTION that returns a PyTorch module.", show_default=False),
+]
 Statistics = Annotated[Path, typer.Argument(metavar="STATS", help="What quantize --checkpoint kept, to its end.", show_default=False)]
 Target = Annotated[
     TargetName, typer.Option("--target", "-t", metavar="TARGET", help=f"What it must run on: {EVERY_TARGET}.", show_default=False)
@@ -57,7 +61,7 @@ Effort = Annotated[
     Literal["fast", "balanced", "best"],
     option("HOW", "Time to refine what calibration found: fast (none), balanced or best (minutes).", panel=TUNING),
 ]
-Without = Annotated[list[str] | None, option("NAME", "Leave out this refinement: smoothing or rounding.", panel=TUNING)]
+Without = Annotated[list[str] | None, option("NAME", "Leave out this refinement: smoothing, rounding or reconstruction.", panel=TUNING)]
 StartingPlan = Annotated[Path | None, option("FILE", "Start from this plan instead of calibrating.", panel=TUNING)]
 
 # how calibration runs
@@ -70,7 +74,9 @@ Checkpoint = Annotated[Path | None, option("FILE", "Keep the statistics here, to
 
 # how it is judged
 EvalData = Annotated[str, option("DATA", "Samples to judge by; held-out ones of --data if absent.", names=("--eval-data",), panel=JUDGING)]
-Labels = Annotated[str, option("LABELS", "Their classes: 'folder', 'stem', .csv, .npy or .txt.", names=("--labels",), panel=JUDGING)]
+Labels = Annotated[
+    str, option("LABELS", "Their classes: 'folder', 'stem', 'data', .csv, .npy or .txt.", names=("--labels",), panel=JUDGING)
+]
 Evaluate = Annotated[
     bool,
     typer.Option(" /--no-evaluate", metavar="", help="Do not compare with the float network.", show_default=False, rich_help_panel=JUDGING),

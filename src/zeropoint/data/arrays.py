@@ -12,11 +12,14 @@ from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from zeropoint.data.fit import as_array, by_name, rows
 from zeropoint.data.inputs import Array, Feed, InputInfo, batch_axis
+from zeropoint.data.labelled import Labelled
 from zeropoint.errors import DataError
 
+Labels = npt.NDArray[np.int64]
 SUFFIXES = frozenset({".npy", ".npz"})
 _LOCAL_HEADER_BYTES = 30  # of a zip member, before its name and its extra field
 _OPEN_FILES = 4  # consecutive samples lie in the same file; more open files would only hold memory
@@ -24,11 +27,15 @@ _OPEN_FILES = 4  # consecutive samples lie in the same file; more open files wou
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A run of samples that lie in one place: its name, how many there are, and how to get its arrays, samples along axis 0."""
+    """A run of samples that lie in one place: its name, how many there are, and how to get its arrays, samples along axis 0.
+
+    labels: the class of each, where the place tells it.
+    """
 
     name: str
     length: int
     load: Callable[[], Feed]
+    labels: Labels | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +61,11 @@ class ArraySource:
         chunk, row = self._find(index)
         return {name: np.asarray(a[row : row + 1] if name in self.batched else a[row]) for name, a in chunk.load().items()}
 
+    def label(self, index: int) -> int | None:
+        """The sample's class, where its chunk tells it."""
+        chunk, row = self._find(index)
+        return None if chunk.labels is None else int(chunk.labels[row])
+
     def _find(self, index: int) -> tuple[Chunk, int]:
         place = bisect_right(self.ends, index)
         return self.chunks[place], index - (self.ends[place - 1] if place else 0)
@@ -78,13 +90,13 @@ def open_array_folder(folder: Path, files: Sequence[Path], inputs: Sequence[Inpu
     return from_chunks(chunks, inputs, description=f"{folder} ({len(files)} array files)")
 
 
-def from_memory(arrays: Mapping[str, object] | object, inputs: Sequence[InputInfo]) -> ArraySource:
-    """Take an array (for a network of one input) or a dict of arrays, samples along axis 0.
+def from_memory(arrays: Mapping[str, object] | Labelled | object, inputs: Sequence[InputInfo]) -> ArraySource:
+    """Take an array (for a network of one input) or a dict of arrays, samples along axis 0, or these with their labels.
 
     Raises:
         DataError: names, lengths, shapes or types do not fit the network.
     """
-    named = arrays if isinstance(arrays, Mapping) else _single(arrays, inputs, where="data")
+    named = arrays if isinstance(arrays, Mapping | Labelled) else _single(arrays, inputs, where="data")
     return from_chunks([held_chunk(named, inputs, name="data")], inputs, description="arrays in memory")
 
 
@@ -95,14 +107,16 @@ def from_chunks(chunks: Iterable[Chunk], inputs: Sequence[InputInfo], *, descrip
     return ArraySource(description, filled, ends, batch_axis(inputs).names)
 
 
-def held_chunk(arrays: Mapping[str, object], inputs: Sequence[InputInfo], *, name: str) -> Chunk:
-    """Make a chunk of arrays that are in memory.
+def held_chunk(arrays: Mapping[str, object] | Labelled, inputs: Sequence[InputInfo], *, name: str) -> Chunk:
+    """Make a chunk of arrays that are in memory, with their labels where there is one for each sample.
 
     Raises:
         DataError: names, lengths, shapes or types do not fit the network.
     """
-    held = _sample_rows(arrays, inputs, where=name)
-    return Chunk(name, _length(held, where=name), partial(dict, held))
+    named, labels = (arrays.arrays, arrays.labels) if isinstance(arrays, Labelled) else (arrays, None)
+    held = _sample_rows(named, inputs, where=name)
+    length = _length(held, where=name)
+    return Chunk(name, length, partial(dict, held), labels if labels is not None and len(labels) == length else None)
 
 
 def _file_chunk(path: Path, name: str, inputs: Sequence[InputInfo]) -> Chunk:
@@ -142,6 +156,15 @@ def _single(array: object, inputs: Sequence[InputInfo], *, where: str) -> dict[s
         names = ", ".join(repr(info.name) for info in inputs)
         raise DataError(f"{where}: found one array, expected one for each of the inputs {names}; give a dict of arrays or a .npz file")
     return {inputs[0].name: array}
+
+
+def read_arrays(path: Path) -> Array | dict[str, Array]:
+    """Return the array of a .npy file or the arrays of a .npz file, mapped where they can be.
+
+    Raises:
+        DataError: the file cannot be read, or holds Python objects.
+    """
+    return _read_npz(path) if path.suffix.lower() == ".npz" else _read_npy(path)
 
 
 def _read_npy(path: Path) -> Array:

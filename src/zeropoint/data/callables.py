@@ -17,6 +17,7 @@ import numpy as np
 from zeropoint.data.arrays import ArraySource, Chunk, from_chunks, held_chunk
 from zeropoint.data.fit import as_array
 from zeropoint.data.inputs import Feed, InputInfo
+from zeropoint.data.labelled import Labelled
 from zeropoint.errors import DataError
 
 # "package.module:function" or "path/to/file.py:function"; a drive letter's colon belongs to the path.
@@ -50,12 +51,20 @@ class IndexedSource:
 
     def sample(self, index: int) -> Feed:
         """Ask for one item."""
-        chunk = _item_chunk(_item(self.items, index), self.inputs, name=self.name(index))
+        return from_chunks([self._chunk(index)], self.inputs, description="").sample(0)
+
+    def label(self, index: int) -> int | None:
+        """Ask for the item's class; None where it tells none."""
+        labels = self._chunk(index).labels
+        return None if labels is None else int(labels[0])
+
+    def _chunk(self, index: int) -> Chunk:
+        chunk = _item_chunk(ask(self.items, index), self.inputs, name=self.name(index))
         if chunk.length != 1:
             raise DataError(
                 f"{self.description}, item {index}: found {chunk.length} samples, expected 1 as in item 0; give an iterable instead"
             )
-        return from_chunks([chunk], self.inputs, description="").sample(0)
+        return chunk
 
 
 def is_reference(data: object) -> bool:
@@ -110,7 +119,7 @@ def open_items(items: object, inputs: Sequence[InputInfo], *, limit: int | None,
     if isinstance(items, Indexed) and not isinstance(items, list | tuple):
         if len(items) == 0:
             raise DataError(f"{name}: found no items, expected at least one sample")
-        if _item_chunk(_item(items, 0), inputs, name="item 0").length == 1:
+        if _item_chunk(ask(items, 0), inputs, name="item 0").length == 1:
             return IndexedSource(f"{name} ({len(items)} items)", items, tuple(inputs))
         return open_items(_each(items), inputs, limit=limit, name=name)
     if not isinstance(items, Iterable):
@@ -123,18 +132,23 @@ def open_items(items: object, inputs: Sequence[InputInfo], *, limit: int | None,
 
 def _held(items: Iterable[object], inputs: Sequence[InputInfo], *, limit: int | None, name: str) -> Iterator[Chunk]:
     count = 0
-    for index, item in enumerate(_guarded(items, name)):
-        arrays = _named(item, inputs, name=f"{name}, item {index}")
+    for index, item in enumerate(guarded(items, name)):
+        given = _named(item, inputs, name=f"{name}, item {index}")
         if not isinstance(items, list | tuple):  # a generator may fill the same buffer again for its next item
-            arrays = {key: np.array(value) for key, value in arrays.items()}
-        chunk = held_chunk(arrays, inputs, name=f"item {index}")
+            given = Labelled({key: np.array(value) for key, value in given.arrays.items()}, given.labels)
+        chunk = held_chunk(given, inputs, name=f"item {index}")
         yield chunk
         count += chunk.length
         if limit is not None and count >= limit:
             return
 
 
-def _guarded(items: Iterable[object], name: str) -> Iterator[object]:
+def guarded(items: Iterable[object], name: str) -> Iterator[object]:
+    """Yield the items of a user's iterable.
+
+    Raises:
+        DataError: it fails.
+    """
     try:
         yield from items
     except DataError:
@@ -161,24 +175,33 @@ def _import_file(path: Path) -> ModuleType:
     return module
 
 
-def _item(items: Indexed, index: int) -> object:
+def ask(items: Indexed, index: int) -> object:
+    """Ask a user's data set for one item, while no other thread does.
+
+    Raises:
+        DataError: it fails.
+    """
     try:
         with _TURN:
             return items[index]
+    except DataError:
+        raise
     except Exception as error:
         raise DataError(f"item {index}: failed with {type(error).__name__}: {error}; mend the data set") from error
 
 
 def _each(items: Indexed) -> Iterator[object]:
-    return (_item(items, index) for index in range(len(items)))
+    return (ask(items, index) for index in range(len(items)))
 
 
 def _item_chunk(item: object, inputs: Sequence[InputInfo], *, name: str) -> Chunk:
     return held_chunk(_named(item, inputs, name=name), inputs, name=name)
 
 
-def _named(item: object, inputs: Sequence[InputInfo], *, name: str) -> dict[str, object]:
+def _named(item: object, inputs: Sequence[InputInfo], *, name: str) -> Labelled:
     """Return an item's arrays by input name."""
+    if isinstance(item, Labelled):
+        return item
     if isinstance(item, Mapping):
         arrays = dict(item)
     else:
@@ -187,4 +210,4 @@ def _named(item: object, inputs: Sequence[InputInfo], *, name: str) -> dict[str,
             names = ", ".join(repr(info.name) for info in inputs)
             raise DataError(f"{name}: found {len(values)} arrays, expected {len(inputs)} (for {names}); leave labels out, or give a dict")
         arrays = {info.name: value for info, value in zip(inputs, values, strict=True)}
-    return {key: as_array(value, f"{name}: input {key!r}") for key, value in arrays.items()}
+    return Labelled({key: as_array(value, f"{name}: input {key!r}") for key, value in arrays.items()}, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 import ml_dtypes
 import numpy as np
@@ -11,21 +12,35 @@ from zeropoint.data.inputs import Array, BatchAxis, Feed, InputInfo, shape_text
 from zeropoint.errors import DataError
 
 
+@runtime_checkable
+class _Tensor(Protocol):
+    """What PyTorch's tensors have, without importing PyTorch."""
+
+    @property
+    def dtype(self) -> object: ...
+    def detach(self) -> _Tensor: ...
+    def cpu(self) -> _Tensor: ...
+    def float(self) -> _Tensor: ...
+
+
 def as_array(value: object, where: str) -> Array:
-    """Return `value` (an array, a CPU tensor, nested lists) as an array of numbers.
+    """Return `value` (an array, a PyTorch tensor, nested lists) as an array of numbers; bfloat16 of a tensor becomes float32.
 
     Raises:
         DataError: it is not an array of numbers.
     """
     try:
-        array = np.asarray(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise DataError(
-            f"{where}: found a {type(value).__name__} that is no array ({error}), expected an array; give tensors as tensor.detach().cpu()"
-        ) from error
+        array = np.asarray(_on_cpu(value) if isinstance(value, _Tensor) else value)
+    except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+        raise DataError(f"{where}: found a {type(value).__name__} that is no array ({error}), expected an array; give arrays") from error
     if not _is_number(array.dtype):
         raise DataError(f"{where}: found {type(value).__name__} of dtype {array.dtype}, expected numbers; give arrays")
     return array
+
+
+def _on_cpu(tensor: _Tensor) -> object:
+    on_cpu = tensor.detach().cpu()
+    return on_cpu.float() if str(on_cpu.dtype) == "torch.bfloat16" else on_cpu  # which numpy does not know, and float32 holds
 
 
 def by_name(arrays: Mapping[str, object], inputs: Sequence[InputInfo], *, where: str) -> dict[str, object]:

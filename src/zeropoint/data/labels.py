@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zeropoint.data.fit import as_array
-from zeropoint.data.samples import Samples
+from zeropoint.data.samples import LabelledSource, Samples
 from zeropoint.errors import DataError
 
 Labels = npt.NDArray[np.int64]
@@ -21,14 +21,16 @@ _CSV_COLUMNS = 2
 def load_labels(source: object, samples: Samples) -> Labels:
     """Return the label of each of `samples`, in their order.
 
-    source: "folder" (the top folder that a file lies in; the sorted names of all of them count from 0), "stem" (0007.jpg is 7), a
-    .csv file of (file, label) with or without a heading, a .txt file of one label for each line, a .npy file, or an array of
-    integers. The last three follow the order of all samples that there are, also where `samples` is only a part of them, and so do
-    the class numbers of "folder".
+    source: "data" (what the samples' own items tell), "folder" (the top folder that a file lies in; the sorted names of all of them count
+    from 0), "stem" (0007.jpg is 7), a .csv file of (file, label) with or without a heading, a .txt file of one label for each line, a .npy
+    file, or an array of integers. The last three follow the order of all samples that there are, also where `samples` is only a part of
+    them, and so do the class numbers of "folder".
 
     Raises:
         DataError: labels cannot be read, do not fit in number, or miss a sample.
     """
+    if isinstance(source, str) and source == "data":
+        return _from_data(samples)
     ids = [samples.source.name(index) for index in range(len(samples.source))]
     chosen = np.asarray(samples.indices, np.int64)
     if not isinstance(source, str | Path):
@@ -41,6 +43,20 @@ def load_labels(source: object, samples: Samples) -> Labels:
     if path.suffix.lower() == ".csv":
         return _from_csv(path, [ids[index] for index in samples.indices])
     return _in_order(_read_values(path), len(ids), where=str(path))[chosen]
+
+
+def _from_data(samples: Samples) -> Labels:
+    source = samples.source
+    found = [source.label(index) if isinstance(source, LabelledSource) else None for index in samples.indices]
+    for index, label in zip(samples.indices, found, strict=True):
+        where = f"labels 'data': {source.description}, {source.name(index)!r}"
+        if label is None:
+            raise DataError(
+                f"{where}: found no label, expected (input, label) of a PyTorch module's data, or a dict with 'label': an integer each"
+            )
+        if label < 0:
+            raise DataError(f"{where}: found label {label}, expected class indices from 0")
+    return np.asarray(found, np.int64)
 
 
 def _from_folders(ids: Sequence[str]) -> Labels:
@@ -87,7 +103,7 @@ def _read_values(path: Path) -> npt.NDArray[np.generic]:
         lines = [line for line in _text(path).splitlines() if line.strip()]
         return np.asarray([_label(line, where=f"{path}, line {n}") for n, line in enumerate(lines, start=1)], np.int64)
     if path.suffix.lower() != ".npy":
-        raise DataError(f"labels: found {str(path)!r}, expected 'folder', 'stem', a .csv, .txt or .npy file")
+        raise DataError(f"labels: found {str(path)!r}, expected 'data', 'folder', 'stem', a .csv, .txt or .npy file")
     try:
         return as_array(np.load(path, allow_pickle=False), str(path))
     except (OSError, ValueError, EOFError) as error:

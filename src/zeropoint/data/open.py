@@ -12,6 +12,7 @@ from zeropoint.data import arrays, images
 from zeropoint.data.callables import Indexed, call, is_reference, load_reference, open_items
 from zeropoint.data.images import ImageSource, list_files, open_images
 from zeropoint.data.inputs import InputInfo
+from zeropoint.data.labelled import Labelled, ReadyIndex, ReadyItems
 from zeropoint.data.preprocess import Preprocess
 from zeropoint.data.random import open_random
 from zeropoint.data.samples import Samples, Source, all_samples
@@ -119,7 +120,8 @@ def _open_arrays(request: Request) -> Source:
 
 
 def _open_items(request: Request) -> Source:
-    return open_items(request.data, request.inputs, limit=request.limit, name=f"a {type(request.data).__name__}")
+    name = request.data.name if isinstance(request.data, ReadyItems | ReadyIndex) else f"a {type(request.data).__name__}"
+    return open_items(request.data, request.inputs, limit=request.limit, name=name)
 
 
 def _path(data: object) -> Path:
@@ -141,7 +143,7 @@ SOURCES: tuple[tuple[Callable[[object], bool], Callable[[Request], Source]], ...
     (lambda data: _is_path(data) and _path(data).is_file(), _open_file),
     (is_reference, _open_reference),
     (_is_array, _open_arrays),
-    (lambda data: isinstance(data, Mapping), _open_arrays),
+    (lambda data: isinstance(data, Mapping | Labelled), _open_arrays),
     (lambda data: isinstance(data, Iterable | Indexed) and not isinstance(data, str | bytes), _open_items),
     (callable, _open_function),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, overload
+from typing import Protocol, overload, runtime_checkable
 
 from zeropoint.data.fit import fit_sample
 from zeropoint.data.inputs import Feed, InputInfo, batch_axis
@@ -26,6 +26,14 @@ class Source(Protocol):
 
     def sample(self, index: int) -> Feed:
         """Read one sample: every input, with 1 along a batch axis; type and values are checked by `Samples`. Any thread may ask."""
+
+
+@runtime_checkable
+class LabelledSource(Protocol):
+    """A source whose items may tell their class themselves."""
+
+    def label(self, index: int) -> int | None:
+        """The class of a sample; None where its item tells none."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

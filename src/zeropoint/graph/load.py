@@ -8,6 +8,7 @@ import mmap
 import os
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -28,7 +29,17 @@ from zeropoint.graph.wire import LARGE, Buffer, Cut, cut_weights, is_plain
 
 OLDEST_OPSET = 7
 HASHED_AT_ONCE = 1 << 24  # bytes; each piece waits for Python's lock, and a mapped file that shrinks would end the process
-Source = str | Path | bytes | onnx.ModelProto
+
+
+@dataclass(frozen=True, slots=True)
+class NamedBytes:
+    """A network in memory, and what messages call it."""
+
+    name: str
+    content: bytes
+
+
+Source = str | Path | bytes | NamedBytes | onnx.ModelProto
 
 
 def load(source: Source, *, min_opset: int = OLDEST_OPSET) -> ir.Model:
@@ -65,6 +76,8 @@ def load(source: Source, *, min_opset: int = OLDEST_OPSET) -> ir.Model:
 
 def source_name(source: Source) -> str:
     """Return what to call `source` in a message."""
+    if isinstance(source, NamedBytes):
+        return source.name
     return str(source) if isinstance(source, str | Path) else "model"
 
 
@@ -72,6 +85,8 @@ def fingerprint(source: Source) -> str:
     """Return the SHA-256 of the file or bytes, without external data."""
     if isinstance(source, onnx.ModelProto):
         return hashlib.sha256(source.SerializeToString(deterministic=True)).hexdigest()
+    if isinstance(source, NamedBytes):
+        return fingerprint(source.content)
     if isinstance(source, bytes):
         return hashlib.sha256(source).hexdigest()
     digest, block = hashlib.sha256(), bytearray(HASHED_AT_ONCE)
@@ -89,6 +104,8 @@ def given_size(source: Source) -> int:
     """
     if isinstance(source, onnx.ModelProto):
         return int(source.ByteSize())
+    if isinstance(source, NamedBytes):
+        return len(source.content)
     if isinstance(source, bytes):
         return len(source)
     proto, _ = _parse(source, str(source), with_weights=False)
@@ -101,11 +118,18 @@ def _parse(source: Source, name: str, *, with_weights: bool = True) -> tuple[onn
         copy = onnx.ModelProto()
         copy.CopyFrom(source)  # onnx_ir reads tensors where they lie, and renames them there
         return copy, {}
+    if isinstance(source, NamedBytes):
+        return _parse(source.content, name, with_weights=with_weights)
     if isinstance(source, bytes):
         proto, cuts = _split(source, name)
         return proto, {
             cut.index: _aligned(source, cut, _dtype(proto, cut)).reshape(proto.graph.initializer[cut.index].dims) for cut in cuts
         }
+    if not isinstance(source, str | os.PathLike):
+        raise ModelError(
+            f"model: found a {type(source).__name__}, expected a path, bytes or a ModelProto; write a PyTorch module with "
+            "zeropoint.torch.export first"
+        )
     try:
         with Path(source).open("rb") as file:
             if not os.fstat(file.fileno()).st_size:  # empty, or no file but a pipe

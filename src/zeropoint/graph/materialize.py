@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import count
 from typing import Literal
@@ -13,11 +13,11 @@ import onnx_ir as ir
 from zeropoint.errors import PlanError, RecipeError
 from zeropoint.graph.initializers import Array, add_initializer, constant_array
 from zeropoint.graph.operators import is_constant
-from zeropoint.graph.scaling import apply_scalings
-from zeropoint.numerics.affine import QParams, dequantize_array, expand, quantize_array
+from zeropoint.graph.settle import by_name, reroute, settle
+from zeropoint.numerics.affine import QParams, expand, quantize_array
 from zeropoint.numerics.formats import FORMATS
 from zeropoint.numerics.spec import PerBlock
-from zeropoint.plan import Correction, Entry, Plan, Reader, Rounding, stored_steps
+from zeropoint.plan import Entry, Plan
 
 WeightStorage = Literal["integer", "float"]
 TYPED_OPSET = 21  # the first in which a QuantizeLinear without a zero point may write other codes than uint8
@@ -34,19 +34,11 @@ def materialize(model: ir.Model, plan: Plan, *, weight_storage: WeightStorage = 
         PlanError: the plan names a tensor or node that the network does not have, or a format that its opset does not, or its numbers
             don't fit the tensor's shape.
     """
-    quantized = model.clone()
-    apply_scalings(quantized, plan.scalings)
+    quantized, pairs = settle(model, plan)
     graph = quantized.graph
-    values = {str(value.name): value for value in graph.inputs}
-    values |= {str(value.name): value for node in graph for value in node.outputs} | dict(graph.initializers)
-    nodes = {str(node.name): node for node in graph}
+    values, nodes = by_name(graph)
     taken = set(values)
-    for correction in plan.corrections:
-        _correct(values.get(correction.tensor), correction)
-    for rounding in plan.roundings:
-        _constant(values.get(rounding.tensor), f"rounding of {rounding.tensor!r}")
-    roundings = {rounding.tensor: rounding for rounding in plan.roundings}
-    for entry in plan.entries:
+    for entry in pairs.entries:
         value = values.get(entry.tensor)
         if value is None:
             raise PlanError(
@@ -54,34 +46,15 @@ def materialize(model: ir.Model, plan: Plan, *, weight_storage: WeightStorage = 
             )
         _check_opset(entry, _opset(graph))
         try:
-            if entry.role == "weight" and entry.tensor in roundings:
-                value = _own(graph, value, entry, nodes, taken)
-                round_weight(value, entry, roundings[entry.tensor])
             keep_float = entry.role == "activation" or (entry.role == "weight" and weight_storage == "float")
             dequantized = _insert(graph, value, entry, keep_float=keep_float, is_typed=_is_typed(graph, entry, nodes), taken=taken)
         except RecipeError as error:
             raise PlanError(f"plan: tensor {entry.tensor!r}: {error}") from None
-        _reroute(nodes, value, dequantized, entry.readers)
+        reroute(nodes, value, dequantized, entry.readers)
     _drop_unread(graph)
     if any(FORMATS[entry.format].bits == FOUR_BITS for entry in plan.entries):
         quantized.ir_version = max(model.ir_version or 0, FOUR_BITS_IR_VERSION)
     return quantized
-
-
-def round_weight(value: ir.Value, entry: Entry, rounding: Rounding) -> None:
-    """Set a weight to what the codes of a learned rounding stand for.
-
-    Raises:
-        RecipeError: the rounding is of another weight.
-    """
-    weight, qparams = constant_array(value), entry.qparams()
-    steps = stored_steps(rounding)
-    if steps.size != weight.size:
-        raise RecipeError(f"rounding: found {steps.size} numbers, expected {weight.size}; was it made for another network?")
-    codes = quantize_array(weight, qparams).astype(np.int64) + steps.reshape(weight.shape)
-    lowest, highest = entry.spec.qmin, entry.spec.qmax
-    rounded = dequantize_array(np.clip(codes, lowest, highest).astype(qparams.format.dtype), qparams)
-    value.const_value = ir.Tensor(rounded.astype(weight.dtype), name=value.name)
 
 
 def _opset(graph: ir.Graph) -> int:
@@ -145,34 +118,6 @@ def _insert(graph: ir.Graph, value: ir.Value, entry: Entry, *, keep_float: bool,
     return dequantize.outputs[0]
 
 
-def _correct(value: ir.Value | None, correction: Correction) -> None:
-    value = _constant(value, f"correction of {correction.tensor!r}")
-    bias = constant_array(value)
-    if bias.size != len(correction.added):
-        raise PlanError(
-            f"plan: correction of {correction.tensor!r}: found {len(correction.added)} numbers, expected {bias.size}; "
-            "was the plan made for another network?"
-        )
-    corrected = bias + np.asarray(correction.added, np.float32).reshape(bias.shape)
-    value.const_value = ir.Tensor(corrected.astype(bias.dtype), name=value.name)
-
-
-def _constant(value: ir.Value | None, what: str) -> ir.Value:
-    if value is None or not is_constant(value):
-        raise PlanError(f"plan: {what}: the network has no such constant; was the plan made for another one?")
-    return value
-
-
-def _own(graph: ir.Graph, value: ir.Value, entry: Entry, nodes: dict[str, ir.Node], taken: set[str]) -> ir.Value:
-    """Return `value`, or a copy for the entry's readers where there are others, which keep the float one."""
-    readers = {(nodes.get(reader.node), reader.input) for reader in entry.readers}
-    if not value.is_graph_output() and all((node, index) in readers for node, index in value.uses()):
-        return value
-    copy = add_initializer(graph, _free(f"{value.name}/rounded", taken), constant_array(value))
-    _reroute(nodes, value, copy, entry.readers)
-    return copy
-
-
 def _in_bytes(qparams: QParams) -> QParams:
     """Return the same for codes of 8 bits, if they have 4: a pair takes no less room with these, and not all runtimes write the others.
 
@@ -208,17 +153,6 @@ def _free(name: str, taken: set[str]) -> str:
     found = next(candidate for n in count() if (candidate := f"{name}{n or ''}") not in taken)
     taken.add(found)
     return found
-
-
-def _reroute(nodes: dict[str, ir.Node], value: ir.Value, dequantized: ir.Value, readers: Sequence[Reader]) -> None:
-    for reader in readers:
-        node = nodes.get(reader.node)
-        if node is None or reader.input not in range(len(node.inputs)) or node.inputs[reader.input] is not value:
-            raise PlanError(
-                f"plan: tensor {value.name!r}: node {reader.node!r} does not read it as its input {reader.input}; "
-                "was the plan made for another network?"
-            )
-        node.replace_input_with(reader.input, dequantized)
 
 
 def _drop_unread(graph: ir.Graph) -> None:

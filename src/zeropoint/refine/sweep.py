@@ -242,12 +242,19 @@ def _correct(walk: _Walk, name: str, bias: Array32, added: Array64, node: Node) 
 def with_swept(plan: Plan, network: Model, swept: Swept) -> Plan:
     """Return `plan`, made for the prepared float `network`, with the scales, codes and biases that a sweep found."""
     scaled = with_weight_scales(plan, network, swept.scales, "changed by the output error")
-    roundings = []
-    for entry in [entry for entry in scaled.entries if entry.role == "weight"]:
-        qparams, weight = entry.qparams(), constant_array(network.graph.initializers[entry.tensor])
-        codes, nearest = (quantize_array(array, qparams).astype(np.int64) for array in (swept.weights[entry.tensor], weight))
-        if (codes != nearest).any():
-            roundings.append(rounding(entry.tensor, codes - nearest, "output error"))
+    weights = ((entry, swept.weights[entry.tensor]) for entry in scaled.entries if entry.role == "weight")
+    codes = {entry.tensor: quantize_array(weight, entry.qparams()).astype(np.int64) for entry, weight in weights}
     done = {correction.tensor for correction in swept.corrections}
     others = (correction for correction in plan.corrections if correction.tensor not in done)
-    return replace(scaled, roundings=tuple(roundings), corrections=(*swept.corrections, *others))
+    return replace(with_codes(scaled, network, codes, "output error"), corrections=(*swept.corrections, *others))
+
+
+def with_codes(plan: Plan, network: Model, codes: Mapping[str, npt.NDArray[np.int64]], reason: str) -> Plan:
+    """Return `plan`, made for the prepared float `network`, with these codes for some of its weights, by name."""
+    kept = [rounding for rounding in plan.roundings if rounding.tensor not in codes]
+    for entry in plan.entries:
+        if entry.tensor in codes:
+            nearest = quantize_array(constant_array(network.graph.initializers[entry.tensor]), entry.qparams()).astype(np.int64)
+            if (codes[entry.tensor] != nearest).any():
+                kept.append(rounding(entry.tensor, codes[entry.tensor] - nearest, reason))
+    return replace(plan, roundings=tuple(kept))

@@ -12,6 +12,7 @@ from zeropoint.evaluate.evidence import Evidence
 from zeropoint.evaluate.latency import Latency
 from zeropoint.evaluate.layers import LayerComparison, compare_layers
 from zeropoint.evaluate.measure import Material
+from zeropoint.graph.load import NamedBytes, source_name
 from zeropoint.graph.scaling import apply_scalings
 from zeropoint.notes import Note, counted
 from zeropoint.plan import Provenance
@@ -55,7 +56,8 @@ def quantization_page(
         _manifest(judged, material, command),
     ]
     original = material.candidate.original if material is not None else None
-    name = Path(original).name if isinstance(original, str | Path) else "A network"
+    name = source_name(original) if isinstance(original, str | Path | NamedBytes) else ""
+    name = Path(name).name or "A network"
     return Page(
         kind="quantize",
         title=f"{name} for {judged.plan.target}",
@@ -169,7 +171,7 @@ def _manifest(judged: Judged, material: Material | None, command: str) -> Manife
     made, original = judged.plan.provenance, material.candidate.original if material is not None else None
     recipe = material.recipe if material is not None else Recipe()
     facts = [
-        ("model", str(original) if isinstance(original, str | Path) else "in memory"),
+        ("model", _told_model(original)),
         ("model's sha256", made.model_sha256),
         ("target", judged.plan.target),
         ("calibration data", made.calibration_data or "none: started from a plan that does not tell"),
@@ -182,6 +184,12 @@ def _manifest(judged: Judged, material: Material | None, command: str) -> Manife
     ]
     commands = _commands(judged, original, recipe, command)
     return Manifest(heading="Manifest", facts=[(name, value) for name, value in facts if value], commands=commands)
+
+
+def _told_model(original: object) -> str:
+    if isinstance(original, NamedBytes):
+        return f"{original.name}, a PyTorch module"
+    return str(original) if isinstance(original, str | Path) else "in memory"
 
 
 def _commands(judged: Judged, original: object, recipe: Recipe, command: str) -> list[Command]:

@@ -115,14 +115,30 @@ def _flat32(x: npt.ArrayLike) -> npt.NDArray[np.float32]:
 
 
 def _counted(tally: Tally) -> TensorStatistic:
-    keys, counts = _sparse(tally.slots[:, 0].astype(np.int64) + tally.slots[:, 1])
+    lo, hi = map(float, tally.bounds)
+    nan_count, inf_count = map(int, tally.others)
+    return from_counts(tally.slots[:, 0].astype(np.int64) + tally.slots[:, 1], (lo, hi), (nan_count, inf_count))
+
+
+def from_counts(dense: Counts, bounds: tuple[float, float], others: tuple[int, int]) -> TensorStatistic:
+    """Return the statistic that another device has counted.
+
+    dense: int64 (65536,), how often each upper half of a bit pattern was seen; those of NaN and infinities are passed over. bounds: the
+    lowest and the highest finite value. others: how many NaN and infinities.
+
+    Example:
+        >>> counts = np.zeros(65536, np.int64)
+        >>> counts[0x3F80] = 2
+        >>> from_counts(counts, (1.0, 1.0), (0, 0)).equals(observe([1.0, 1.0]))
+        True
+    """
+    keys, counts = _sparse(dense)
     finite = (keys & MAGNITUDE) < FIRST_NONFINITE
     keys, counts = keys[finite], counts[finite]
     if keys.size == 0:
-        return replace(EMPTY, nan_count=int(tally.others[0]), inf_count=int(tally.others[1]))
-    bounds = float(tally.bounds[0]) + 0.0, float(tally.bounds[1]) + 0.0  # -0.0 + 0.0 is 0.0: which zero came first must not show
-    total = int(counts.sum())
-    return _frozen(total, bounds, (int(tally.others[0]), int(tally.others[1])), *_fold_negative_zero(keys, counts))
+        return replace(EMPTY, nan_count=others[0], inf_count=others[1])
+    positive = bounds[0] + 0.0, bounds[1] + 0.0  # -0.0 + 0.0 is 0.0: which zero came first must not show
+    return _frozen(int(counts.sum()), positive, others, *_fold_negative_zero(keys, counts))
 
 
 def _sparse(dense: Counts) -> tuple[Keys, Counts]:

@@ -67,6 +67,25 @@ def evaluating(module: torch.nn.Module) -> Iterator[None]:
             part.training = mode
 
 
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Turn off TF32 and its like, by which GPUs convolve unless told otherwise: a network is compared with what float32 gives.
+
+    Not for the exporter, which asks for these settings in PyTorch's older way, and fails where they were made in this one.
+    """
+    from torch import backends
+
+    places = (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn, backends.mkldnn.matmul, backends.mkldnn.conv)
+    before = [place.fp32_precision for place in places]
+    try:
+        for place in places:
+            place.fp32_precision = "ieee"
+        yield
+    finally:
+        for place, precision in zip(places, before, strict=True):
+            place.fp32_precision = precision
+
+
 def program(module: torch.nn.Module, arguments: Arguments, axes: Axes, exporter: Exporter) -> Any:
     """Return PyTorch's ONNX program of a module, with `axes` dynamic.
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 NO_ARGUMENTS: Mapping[str, Any] = {}
 OPSET = 20
 TOLERANCE = 1e-4
+TAKE_NO_NOTICE: Callable[[Model], object] = id
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ def export(  # noqa: PLR0913  (a facade: each of PyTorch's parameters that chang
     tolerance: float = TOLERANCE,
     seed: int = 0,
     verbose: bool = False,
+    traced: Callable[[Model], object] = TAKE_NO_NOTICE,
 ) -> Exported:
     """Write a module as an ONNX network that gives the module's outputs in ONNX Runtime, or write nothing.
 
@@ -77,6 +79,7 @@ def export(  # noqa: PLR0913  (a facade: each of PyTorch's parameters that chang
     without values. keep_initializers_as_inputs: lists the weights as inputs too, so that a run may override them.
     custom_translation_table: functions of onnxscript by operator of PyTorch. tolerance: the largest difference that is allowed, as a share
     of an output's largest magnitude. seed: of the random inputs that are checked beside those given. verbose: show the exporter's steps.
+    traced: is shown the network while each node still tells which module it comes from, which is not written.
 
     Raises:
         ModelError: PyTorch's exporter cannot follow the module, or the network's outputs are not the module's.
@@ -98,6 +101,7 @@ def export(  # noqa: PLR0913  (a facade: each of PyTorch's parameters that chang
         axes, notes = _possible(given, arguments, dynamic_axes, seed=seed)
         made, axes, more = _program(given, arguments, axes, exporter, keeps=dynamic_axes != BATCH)
         name_interface(made.model, inputs=arguments.names, outputs=names, axes=axes)
+        traced(made.model)
         drop_traces(made.model)
         if (found := default_opset(made.model)) != opset:
             raise ModelError(

@@ -13,7 +13,6 @@ from zeropoint.errors import DataError, ModelError, RecipeError
 
 if TYPE_CHECKING:
     import torch
-
 Shapes = Mapping[str, Sequence[int]]
 NO_SHAPES: Shapes = {}
 
@@ -25,21 +24,11 @@ def resolve(module: torch.nn.Module | str, args: object, shapes: Shapes, *, seed
         ModelError: the function cannot be imported or fails, or there is no nn.Module.
         RecipeError: there are arguments twice, none, or shapes that are not for them.
     """
-    import torch
-
-    found: object = module
-    if isinstance(module, str):
-        try:
-            found = load_reference(module, returns="an nn.Module, or one and its arguments")
-        except DataError as error:
-            raise ModelError(str(error)) from error
-        if isinstance(found, tuple) and len(found) == 2:
-            if args is not None or shapes:
-                raise RecipeError(f"shapes: {module} returns arguments as well; leave the shapes out, or let it return the module alone")
-            found, args = found
-    if not isinstance(found, torch.nn.Module):
-        where = module if isinstance(module, str) else "module"
-        raise ModelError(f"{where}: found {_kind(found)}, expected a torch.nn.Module, or from a function one and its arguments")
+    found, own = load_module(module)
+    if own is not None:
+        if args is not None or shapes:
+            raise RecipeError(f"shapes: {module} returns arguments as well; leave the shapes out, or let it return the module alone")
+        args = own
     if shapes:
         if args is not None:
             raise RecipeError("shapes: found arguments and shapes, expected one of them; random inputs of the shapes take args=None")
@@ -49,6 +38,29 @@ def resolve(module: torch.nn.Module | str, args: object, shapes: Shapes, *, seed
             f"args: found none for {type(found).__name__}, expected a sample input; give one, or a shape for each of its inputs, as in "
             "shapes={'x': (1, 3, 224, 224)} or --shape x=1x3x224x224"
         )
+    return found, args
+
+
+def load_module(module: torch.nn.Module | str) -> tuple[torch.nn.Module, Any]:
+    """Return the module and its positional arguments as the function at "module:function" returns them; None for arguments if it has none.
+
+    Raises:
+        ModelError: the function cannot be imported or fails, or there is no nn.Module.
+    """
+    import torch
+
+    found: object = module
+    args: object = None
+    if isinstance(module, str):
+        try:
+            found = load_reference(module, returns="an nn.Module, or one and its arguments")
+        except DataError as error:
+            raise ModelError(str(error)) from error
+        if isinstance(found, tuple) and len(found) == 2:
+            found, args = found
+    if not isinstance(found, torch.nn.Module):
+        where = module if isinstance(module, str) else "module"
+        raise ModelError(f"{where}: found {_kind(found)}, expected a torch.nn.Module, or from a function one and its arguments")
     return found, args
 
 

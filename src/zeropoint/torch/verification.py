@@ -16,6 +16,7 @@ from zeropoint.graph.model import Model
 from zeropoint.graph.taps import Taps, tap
 from zeropoint.runtime.onnxruntime import Session
 from zeropoint.torch.arguments import Arguments, as_numpy, leaves
+from zeropoint.torch.capture import full_precision
 
 if TYPE_CHECKING:
     import torch
@@ -45,13 +46,14 @@ class Trial:
 
 
 def trial(module: torch.nn.Module, arguments: Arguments, *, what: str) -> Trial:
-    """Run the module.
+    """Run the module, in all of float32.
 
     Raises:
         DataError: it fails.
     """
     try:
-        found = module(*arguments.args, **arguments.kwargs)
+        with full_precision():
+            found = module(*arguments.args, **arguments.kwargs)
     except Exception as error:
         shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in zip(arguments.names, arguments.tensors, strict=True))
         raise DataError(
@@ -118,7 +120,7 @@ def first_difference(model: Model, program: Any, one: Trial, *, tolerance: float
 
     seen: dict[str, Array] = {}
 
-    class Recording(torch.fx.Interpreter):  # type: ignore[misc]  # whose types are not read
+    class Recording(torch.fx.Interpreter):
         def run_node(self, n: Any) -> Any:
             result = super().run_node(n)
             if n.op == "call_function" and isinstance(result, torch.Tensor):

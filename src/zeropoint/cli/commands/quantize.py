@@ -14,7 +14,7 @@ EXAMPLE = "zeropoint quantize resnet50.onnx --data photos/ --preprocess imagenet
 
 
 def quantize(
-    model: options.Model,
+    model: options.ModelOrModule,
     target: options.Target,
     data: options.Data = "",
     preprocess: options.Preprocess = None,

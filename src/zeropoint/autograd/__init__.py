@@ -1,0 +1,1 @@
+"""ONNX networks as differentiable PyTorch modules: operators, fake quantization, and the lifting of a graph."""

@@ -1,0 +1,122 @@
+"""Which kernel runs: a fused one where the device has it and it was seen to work there, plain PyTorch otherwise, with the same results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+import torch
+
+from zeropoint.autograd.kernels import counting, fused, plain
+from zeropoint.autograd.kernels.layout import flat, layout
+from zeropoint.autograd.kernels.plain import Codes, Gradients, Wanted
+from zeropoint.notes import Note
+
+Tensor = Any  # of PyTorch, which has no types here
+FLOATS = frozenset({torch.float32, torch.float16, torch.bfloat16})
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """What runs on a device, and why where it is not the quickest. The native observation is the compiled one of calibration."""
+
+    fake_quantize: Literal["triton", "plain"]
+    observation: Literal["native", "cuda", "plain"]
+    notes: tuple[Note, ...] = ()
+
+
+def paths(device: Any) -> Paths:
+    """Say what runs on `device`, a torch.device or its name; the first call for a GPU compiles its kernels and tries them.
+
+    Example:
+        >>> paths("cpu").fake_quantize, paths("cpu").observation
+        ('plain', 'native')
+    """
+    place = torch.device(device)
+    if place.type != "cuda":
+        return Paths("plain", "native" if place.type == "cpu" else "plain")
+    index = torch.cuda.current_device() if place.index is None else place.index
+    found = {"fake quantization": _why_no_triton(index), "observation": _why_no_counting(index)}
+    notes = tuple(Note(f"cuda:{index}", f"{what} runs in plain PyTorch: {why}", "run") for what, why in found.items() if why)
+    return Paths("plain" if found["fake quantization"] else "triton", "plain" if found["observation"] else "cuda", notes)
+
+
+def quantized(x: Tensor, scale: Tensor, zero_point: Tensor, codes: Codes) -> Tensor:
+    """Return what `x` is once quantized and dequantized, in its dtype; scale and zero point broadcast against it."""
+    if _may_fuse(x, scale, zero_point, codes):
+        places = layout(x, scale.shape)
+        if places is not None:
+            return fused.quantized(x, scale, zero_point, codes=codes, places=places)
+    return plain.quantized(x, scale, zero_point, codes)
+
+
+def gradients(grad: Tensor, x: Tensor, scale: Tensor, zero_point: Tensor, *, codes: Codes, wanted: Wanted) -> Gradients:
+    """Return the gradients by straight-through estimation (x), LSQ (scale) and LSQ+ (zero point)."""
+    if _may_fuse(x, scale, zero_point, codes):
+        places = layout(x, scale.shape)
+        if places is not None:
+            return fused.gradients(grad, x, scale, zero_point, codes=codes, places=places, wanted=wanted)
+    return plain.gradients(grad, x, scale, zero_point, codes=codes, wanted=wanted)
+
+
+def observe(x: Tensor, counts: Tensor, bounds: Tensor, others: Tensor) -> None:
+    """Add the elements of `x`, of a float dtype and any shape, to the tally on its device; `plain.observe` says what that is."""
+    kernel = counting.observe if x.is_cuda and not _why_no_counting(x.device.index) else plain.observe
+    kernel(flat(x), counts, bounds, others)
+
+
+def _may_fuse(x: Tensor, scale: Tensor, zero_point: Tensor, codes: Codes) -> bool:
+    fits = x.dtype in FLOATS and scale.dtype == zero_point.dtype == torch.float32 and scale.shape == zero_point.shape
+    fits = fits and codes.fit_float32 and 0 < x.numel() <= fused.MOST_ELEMENTS
+    return bool(x.is_cuda and fits and not _why_no_triton(x.device.index))
+
+
+@cache
+def _why_no_triton(device: int) -> str | None:
+    """Try the kernels on a few numbers: Triton may be missing, or lack a compiler for the host, or not know the device."""
+    if not fused.INSTALLED:
+        return "Triton is not installed"
+
+    def differs() -> bool:
+        codes, x = Codes(-128, 127), torch.linspace(-3.0, 3.0, 4096, device=f"cuda:{device}")
+        scale, zero_point = torch.full((), 0.017, device=x.device), torch.full((), 3.0, device=x.device)
+        places = layout(x, ())
+        assert places is not None
+        ours = fused.quantized(x, scale, zero_point, codes=codes, places=places)
+        fused.gradients(x, x, scale, zero_point, codes=codes, places=places, wanted=Wanted())
+        return not torch.equal(ours, plain.quantized(x, scale, zero_point, codes))
+
+    return _failure(differs)
+
+
+@cache
+def _why_no_counting(device: int) -> str | None:
+    """Try the kernel on a few numbers: the compiler may be missing, or not know the device."""
+    if torch.version.cuda is None:
+        return "PyTorch was not built for CUDA"
+
+    def differs() -> bool:
+        x = torch.linspace(-3.0, 3.0, 4097, device=f"cuda:{device}")
+        ours, its = no_tally(x.device), no_tally(x.device)
+        counting.observe(x, *ours)
+        plain.observe(x, *its)
+        return not all(map(torch.equal, ours, its))
+
+    return _failure(differs)
+
+
+def no_tally(device: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the counts, bounds and others of no elements, to add to with `observe`."""
+    with torch.inference_mode(mode=False):  # or they could not be added to outside of it
+        counts = torch.zeros(plain.KEYS, dtype=torch.int64, device=device)
+        return counts, plain.no_bounds(device), torch.zeros(2, dtype=torch.int64, device=device)
+
+
+def _failure(differs: Callable[[], bool]) -> str | None:
+    try:
+        with torch.no_grad():
+            return "the kernel's results differ from PyTorch's own" if differs() else None
+    except Exception as error:  # what a missing compiler, library or architecture raises is of many types
+        return " ".join(str(error).split())[:300] or type(error).__name__
