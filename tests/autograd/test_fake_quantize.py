@@ -14,7 +14,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from zeropoint.autograd.fake_quantize import FakeQuantize, Learning, fake_quantize  # noqa: E402
+from zeropoint.autograd.fake_quantize import LEAST_SHARE, FakeQuantize, Learning, fake_quantize  # noqa: E402
 from zeropoint.autograd.kernels import dispatch, plain  # noqa: E402
 from zeropoint.autograd.kernels.layout import Layout, alike, flat, layout, memory_order  # noqa: E402
 from zeropoint.autograd.kernels.plain import Codes, Wanted  # noqa: E402
@@ -268,6 +268,13 @@ def test_scale_below_its_floor_finds_back() -> None:
     assert module.scale.grad < 0.0
 
 
+def test_scale_keeps_a_share_of_what_it_began_with() -> None:
+    begun = some_qparams(PLAIN)
+    module = FakeQuantize(begun, PLAIN, 1, learning="scale")
+    module.scale.data.fill_(-0.5)
+    assert module.qparams().scale == begun.scale * np.float32(LEAST_SHARE)
+
+
 PLAIN = Spec(FORMATS["int8"], True)
 
 
@@ -291,7 +298,7 @@ def test_parameters_are_what_learns(learning: Learning, symmetric: bool, expecte
     spec = Spec(FORMATS["uint8"], symmetric)
     module = FakeQuantize(some_qparams(spec), spec, 3, learning=learning)
     assert [name for name, _ in module.named_parameters()] == expected
-    assert sorted(module.state_dict()) == ["scale", "zero_point"]
+    assert sorted(module.state_dict()) == ["least", "scale", "zero_point"]
 
 
 def test_training_that_diverged_is_an_error() -> None:

@@ -22,6 +22,7 @@ from zeropoint.numerics.spec import PerBlock, PerChannel, PerTensor, Spec
 
 Tensor = Any  # of PyTorch, which has no types here
 Learning = Literal["fixed", "scale", "scale and zero point"]
+LEAST_SHARE = 2.0**-7  # of the scale that it begins with: where one goes to 0, runtimes have no code for the biases beside it
 
 
 def fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor, *, qmin: int, qmax: int) -> Tensor:
@@ -98,7 +99,7 @@ class FakeQuantize(nn.Module):
 
     qparams: the numbers to begin with. spec: what they are for. shape_rank: how many axes the tensor has, which only granularities other
     than per tensor need. learning: which of the numbers are parameters; the zero point of a symmetric spec never is. They stay float32
-    when the module is moved to another dtype.
+    when the module is moved to another dtype. No scale falls below a 128th of what it begins with, whatever a step makes of it.
 
     Raises:
         RecipeError: the numbers do not fit the spec, or the tensor has no such axis.
@@ -121,7 +122,9 @@ class FakeQuantize(nn.Module):
         self._shape = qparams.scale.shape
         shape = _broadcast_shape(qparams, shape_rank)
         # A copy: the parameter must not write into the plan's own array.
-        self._keep("scale", torch.from_numpy(qparams.scale.reshape(shape).copy()), learns=learning != "fixed")
+        scale = torch.from_numpy(qparams.scale.reshape(shape).copy())
+        self._keep("scale", scale, learns=learning != "fixed")
+        self.register_buffer("least", (scale * LEAST_SHARE).clamp(min=float(SMALLEST_SCALE)))
         zero_point = torch.from_numpy(np.array(qparams.zero_point, np.float32).reshape(shape))
         self._keep("zero_point", zero_point, learns=learning == "scale and zero point" and not spec.symmetric)
         self.register_load_state_dict_post_hook(_settle)
@@ -143,7 +146,7 @@ class FakeQuantize(nn.Module):
     def numbers(self) -> tuple[Tensor, Tensor]:
         """Return scale and zero point as `forward` uses them, float32: positive, and whole and within the codes; gradients flow through."""
         learned = isinstance(self.scale, nn.Parameter), isinstance(self.zero_point, nn.Parameter)
-        scale = _StraightThrough.apply(self.scale, _positive) if learned[0] else self.scale
+        scale = _StraightThrough.apply(self.scale, self._positive) if learned[0] else self.scale
         return scale, _StraightThrough.apply(self.zero_point, self._whole) if learned[1] else self.zero_point
 
     def qparams(self) -> QParams:
@@ -176,6 +179,9 @@ class FakeQuantize(nn.Module):
         else:
             self.register_buffer(name, values)
 
+    def _positive(self, scale: Tensor) -> Tensor:
+        return torch.maximum(scale, self.least)
+
     def _whole(self, zero_point: Tensor) -> Tensor:
         return zero_point.round().clamp(self.codes.qmin, self.codes.qmax)
 
@@ -193,13 +199,9 @@ class FakeQuantize(nn.Module):
 def _settle(module: FakeQuantize, _: object) -> None:
     """Let what is fixed be what is deployed: it may come from a module in which it learned."""
     with torch.no_grad():
-        for name, constrained in (("scale", _positive), ("zero_point", module._whole)):
+        for name, constrained in (("scale", module._positive), ("zero_point", module._whole)):
             if not isinstance(getattr(module, name), nn.Parameter):
                 setattr(module, name, constrained(getattr(module, name)))
-
-
-def _positive(scale: Tensor) -> Tensor:
-    return scale.clamp(min=float(SMALLEST_SCALE))
 
 
 def _broadcast_shape(qparams: QParams, rank: int) -> tuple[int, ...]:
