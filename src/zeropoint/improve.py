@@ -18,7 +18,6 @@ from zeropoint.graph.materialize import materialize
 from zeropoint.graph.model import Model
 from zeropoint.graph.scalable import find_scalable, find_shiftable
 from zeropoint.graph.scaling import Scalable, apply_scalings
-from zeropoint.graph.settle import settle
 from zeropoint.graph.sources import sources
 from zeropoint.graph.taps import Taps, peak_bytes, tap, tensor_bytes
 from zeropoint.notes import Note
@@ -287,11 +286,9 @@ def _reconstruction(work: Work, state: State) -> State | None:
     from zeropoint.autograd.reconstruction import Budget, reconstruct
 
     plan = replace(state.plan, scalings=())  # which the network has
-    settled, pairs = settle(state.network, plan)
     codes = reconstruct(
-        settled,
         state.network,
-        pairs,
+        plan,
         [feed for block in batches(work.samples, RECONSTRUCTED_AT_ONCE) for feed in block],
         budget=Budget(work.effort.iterations, work.task.recipe.seed),
         device=device_name(work.task.resources.provider),

@@ -47,8 +47,7 @@ def error(model: Model, plan: Plan) -> float:
 
 
 def refined(model: Model, plan: Plan, *, iterations: int = 600, seed: int = 0, feeds: Sequence[Feed] = tuple(FEEDS)) -> Plan:
-    settled, pairs = settle(model, plan)
-    codes = reconstruct(settled, model, pairs, feeds, budget=Budget(iterations, seed))
+    codes = reconstruct(model, plan, feeds, budget=Budget(iterations, seed))
     return with_codes(plan, model, codes, "")
 
 
@@ -76,7 +75,7 @@ def test_codes_are_among_the_best_of_all() -> None:
         readers=(Reader("y", 1),),
     )
     x = (RNG.standard_normal((64, 2)) @ RNG.standard_normal((2, 5))).astype(np.float32)
-    codes = reconstruct(model, model, Plan(target="tensorrt", entries=(entry,)), [{"x": x}], budget=Budget(1000, 0))["w"]
+    codes = reconstruct(model, Plan(target="tensorrt", entries=(entry,)), [{"x": x}], budget=Budget(1000, 0))["w"]
 
     def error(codes: np.ndarray) -> float:
         return float(((x @ (codes * 0.25 - weight)) ** 2).sum())
@@ -105,8 +104,7 @@ def test_the_same_seed_gives_the_same_codes_and_another_others() -> None:
 
 def test_codes_stay_within_the_format_and_next_to_the_float_weight() -> None:
     model, plan = planned()
-    settled, pairs = settle(model, plan)
-    codes = reconstruct(settled, model, pairs, FEEDS, budget=Budget(600, 0))
+    codes = reconstruct(model, plan, FEEDS, budget=Budget(600, 0))
     entries = {entry.tensor: entry for entry in plan.entries}
     for tensor, found in codes.items():
         weight, qparams = constant_array(model.graph.initializers[tensor]), entries[tensor].qparams()
@@ -117,8 +115,44 @@ def test_codes_stay_within_the_format_and_next_to_the_float_weight() -> None:
 
 def test_what_has_8_bits_is_left_alone() -> None:
     eight = plan_network(CHAIN, "tensorrt", recipe=replace(FOUR_BITS, weight_format="int8"), feeds=FEEDS)
-    settled, pairs = settle(eight.model, eight.plan)
-    assert reconstruct(settled, eight.model, pairs, FEEDS, budget=Budget(5, 0)) == {}
+    assert reconstruct(eight.model, eight.plan, FEEDS, budget=Budget(5, 0)) == {}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "outputs"),
+    [
+        pytest.param("b = MatMul(x, w0) y = Relu(b) c = MatMul(y, w1) d = Relu(c) z = MatMul(d, w2)", "y, z", id="one in an early block"),
+        pytest.param("a = MatMul(x, w0) b = Relu(a) y = MatMul(b, w1) z = MatMul(b, w2)", "y, z", id="two heads"),
+        pytest.param("a = MatMul(x, w0) b = Relu(a) c = MatMul(b, w1) y = ArgMax<axis=1>(c)", "int64 y", id="of integers alone"),
+    ],
+)
+def test_every_output_counts(nodes: str, outputs: str) -> None:
+    plain = network(nodes, inputs="float[N,16] x", outputs=outputs, weights={"w0": (16, 16), "w1": (16, 16), "w2": (16, 16)}, opset=21)
+    model, plan = planned(plain)
+    codes = reconstruct(model, plan, FEEDS, budget=Budget(300, 0))
+    before, after = errors(model, plan), errors(model, with_codes(plan, model, codes, ""))
+    assert all(b <= a for a, b in zip(before, after, strict=True))
+    assert (after != before) == (outputs != "int64 y")
+
+
+def errors(model: Model, plan: Plan) -> list[float]:
+    """The error of each output over all feeds."""
+    quantized = materialize(model, plan)
+    found = [[float(np.square(a - b).sum()) for a, b in zip(run(quantized, feed), run(model, feed), strict=True)] for feed in FEEDS]
+    return [sum(column) for column in zip(*found, strict=True)]
+
+
+def test_a_weight_that_settling_copies_is_known_by_its_own_name() -> None:
+    nodes = "a = MatMul(x, w0) b = Relu(a) c = MatMul(b, w1) m = ReduceMean<keepdims=0>(x) e = Mul(w1, m) s = ReduceMean<keepdims=0>(e)"
+    weights = {"w0": (16, 16), "w1": (16, 16)}
+    shared = network(f"{nodes} y = Add(c, s)", inputs="float[N,16] x", weights=weights, opset=21)
+    model, plan = planned(shared)
+    entry = next(entry for entry in plan.entries if entry.tensor == "w1")
+    codes = quantize_array(constant_array(model.graph.initializers["w1"]), entry.qparams()).astype(np.int64)
+    rounded = with_codes(plan, model, {"w1": np.clip(codes + 1, -7, 7)}, "")
+    assert settle(model, rounded)[1].entries != rounded.entries
+    found = reconstruct(model, rounded, FEEDS, budget=Budget(3, 0))
+    assert sorted(found) == ["w0", "w1"]
 
 
 DIGITS = load_digits()

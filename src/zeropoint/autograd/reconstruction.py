@@ -22,6 +22,7 @@ from zeropoint.autograd.lift import Lifted, fixed_quantizer, lift
 from zeropoint.graph.blocks import block_ends
 from zeropoint.graph.initializers import constant_array
 from zeropoint.graph.model import Model
+from zeropoint.graph.settle import settle
 from zeropoint.numerics.affine import expand, quantize_array
 from zeropoint.plan import Entry, Plan
 
@@ -110,24 +111,30 @@ class SoftRounding(nn.Module):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Block:
-    """A part of a network: its steps, the name of the tensor at its end, and the weights in it that are chosen."""
+    """A part of a network: its steps, the tensors of floats that leave it, and the weights in it that are chosen.
+
+    powers: the mean square of what leaves it, in the float network.
+    """
 
     module: Lifted
     steps: slice
-    end: str
+    ends: tuple[str, ...]
     weights: tuple[SoftRounding, ...]
+    powers: tuple[float, ...]
 
-    def result(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        return self.module.advanced(tensors, self.steps)[self.end]
+    def error(self, tensors: Mapping[str, Tensor], targets: Sequence[Tensor]) -> Tensor:
+        """Return the mean squared error of what leaves the block, as a share of its power; the mean over all that does."""
+        made = self.module.advanced(tensors, self.steps)
+        shares = [(made[end] - target).square().mean() / power for end, target, power in zip(self.ends, targets, self.powers, strict=True)]
+        return torch.stack(shares).mean()
 
-    def error(self, inputs: Sequence[Mapping[str, Tensor]], targets: Sequence[Tensor]) -> float:
+    def whole_error(self, inputs: Sequence[Mapping[str, Tensor]], targets: Sequence[Sequence[Tensor]]) -> float:
         with torch.no_grad():
-            return sum(float((self.result(tensors) - target).square().sum()) for tensors, target in zip(inputs, targets, strict=True))
+            return sum(float(self.error(tensors, target)) for tensors, target in zip(inputs, targets, strict=True)) / len(inputs)
 
 
 def reconstruct(
     network: Model,
-    floats: Model,
     plan: Plan,
     feeds: Sequence[Mapping[str, npt.NDArray[Any]]],
     *,
@@ -135,26 +142,28 @@ def reconstruct(
     device: str = "cpu",
     tick: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Integers]:
-    """Return codes for the weights of 4 bits of a settled `network` under `plan`, what is left of the plan, by name of the weight.
+    """Return codes for the weights of 4 bits of the float `network` under `plan`, by name of the weight.
 
-    floats: the float network with the same scaled channels, but with nothing of its weights rounded or of its biases corrected.
-    feeds: samples or batches to fit to.
+    plan: without scalings, which the network has. feeds: samples or batches to fit to.
 
     Raises:
         ModelError: an operator has no differentiable translation.
     """
+    settled, pairs = settle(network, plan)
+    originals = {pair.tensor: entry.tensor for pair, entry in zip(pairs.entries, plan.entries, strict=True)}  # of weights that it copied
     modules: dict[str, SoftRounding] = {}
 
     def quantizer(entry: Entry, rank: int) -> Any:
         if entry.role != "weight" or entry.spec.format.bits > 4:
             return fixed_quantizer(entry, rank)
-        known = quantize_array(constant_array(network.graph.initializers[entry.tensor]), entry.qparams()).astype(np.int64)
-        modules[entry.tensor] = SoftRounding(constant_array(floats.graph.initializers[entry.tensor]), known, entry)
+        known = quantize_array(constant_array(settled.graph.initializers[entry.tensor]), entry.qparams()).astype(np.int64)
+        weight = constant_array(network.graph.initializers[originals[entry.tensor]])
+        modules[entry.tensor] = SoftRounding(weight, known, entry)
         return modules[entry.tensor]
 
-    student = lift(network, plan, trainable=(), quantizer=quantizer).to(device)
-    teacher = lift(floats, trainable=()).to(device)
-    ends = (*block_ends(network), student.outputs[0])
+    student = lift(settled, pairs, trainable=(), quantizer=quantizer).to(device)
+    teacher = lift(network, trainable=()).to(device)
+    ends = (*block_ends(settled), student.outputs[0])
     mine = [{name: torch.from_numpy(np.array(feed[name])).to(device) for name in student.inputs} for feed in feeds]
     theirs: Sequence[Mapping[str, Tensor]] = mine
     order = np.random.default_rng(budget.seed)
@@ -163,12 +172,20 @@ def reconstruct(
             with torch.no_grad():
                 theirs = [teacher.advanced(tensors, float_steps) for tensors in theirs]
             read = {name for step in student.steps[steps] for name in step.inputs}
-            block = _Block(student, steps, ends[number], tuple(module for tensor, module in modules.items() if tensor in read))
-            _choose(block, mine, [tensors[block.end] for tensors in theirs], iterations=budget.iterations, order=order)
+            leaving = [name for name in _leaving(student, steps, ends[number]) if theirs[0][name].is_floating_point()]
+            targets = [[tensors[name] for name in leaving] for tensors in theirs]
+            block = _Block(
+                student,
+                steps,
+                tuple(leaving),
+                tuple(module for tensor, module in modules.items() if tensor in read),
+                tuple(_power(column) for column in zip(*targets, strict=True)),
+            )
+            _choose(block, mine, targets, iterations=budget.iterations, order=order)
             with torch.no_grad():
                 mine = [student.advanced(tensors, steps) for tensors in mine]
             tick(number + 1, len(ends))
-    return {tensor: module.codes() for tensor, module in modules.items()}
+    return {originals[tensor]: module.codes() for tensor, module in modules.items()}
 
 
 def _parts(module: Lifted, ends: Sequence[str]) -> Iterator[slice]:
@@ -181,39 +198,56 @@ def _parts(module: Lifted, ends: Sequence[str]) -> Iterator[slice]:
     yield slice(first, len(module.steps))
 
 
+def _power(targets: Sequence[Tensor]) -> float:
+    return max(sum(float(target.square().mean()) for target in targets) / len(targets), SMALLEST)
+
+
+def _leaving(module: Lifted, steps: slice, end: str) -> list[str]:
+    """Return what a block is compared by: its end, and the network's outputs that are made in it."""
+    made = [name for step in module.steps[steps] for name in step.outputs]
+    return [name for name in made if name == end or name in module.outputs]
+
+
 def _choose(
-    block: _Block, inputs: Sequence[Mapping[str, Tensor]], targets: Sequence[Tensor], *, iterations: int, order: np.random.Generator
+    block: _Block,
+    inputs: Sequence[Mapping[str, Tensor]],
+    targets: Sequence[Sequence[Tensor]],
+    *,
+    iterations: int,
+    order: np.random.Generator,
 ) -> None:
-    if not block.weights:
-        return
     began = [module.logit.detach().clone() for module in block.weights]
     for module in block.weights:
         module.settle(known=True)
-    before = block.error(inputs, targets)
+    if not block.ends or not block.error(inputs[0], targets[0]).requires_grad:
+        return
+    before = block.whole_error(inputs, targets)
     with torch.no_grad():
         for module, logit in zip(block.weights, began, strict=True):
             module.logit.copy_(logit)
             module.is_hard = False
-    power = sum(float(target.square().sum()) for target in targets)
-    _fit(block, inputs, targets, Schedule(iterations, before / max(power, SMALLEST)), order)
+    _fit(block, inputs, targets, Schedule(iterations, before), order)
     for module in block.weights:
         module.settle(known=False)
-    if not block.error(inputs, targets) < before:
+    if not block.whole_error(inputs, targets) < before:
         for module in block.weights:
             module.settle(known=True)
 
 
 def _fit(
-    block: _Block, inputs: Sequence[Mapping[str, Tensor]], targets: Sequence[Tensor], schedule: Schedule, order: np.random.Generator
+    block: _Block,
+    inputs: Sequence[Mapping[str, Tensor]],
+    targets: Sequence[Sequence[Tensor]],
+    schedule: Schedule,
+    order: np.random.Generator,
 ) -> None:
     optimizer = torch.optim.Adam([module.logit for module in block.weights], lr=LEARNING_RATE)
     elements = sum(module.logit.numel() for module in block.weights)
-    power = torch.stack([target.square().mean() for target in targets]).mean().clamp(min=SMALLEST)
     queue = list[int]()
     for iteration in range(schedule.iterations):
         queue = queue or order.permutation(len(inputs)).tolist()
         chosen = queue.pop()
-        loss = (block.result(inputs[chosen]) - targets[chosen]).square().mean() / power
+        loss = block.error(inputs[chosen], targets[chosen])
         sharpness = schedule.sharpness(iteration)
         if sharpness is not None:
             loss = loss + schedule.worth / elements * sum(module.penalty(sharpness) for module in block.weights)
