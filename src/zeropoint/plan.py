@@ -312,6 +312,14 @@ def from_json(text: str, *, source: str = "plan") -> Plan:
     return replace(plan, entries=tuple(_completed(entry, source) for entry in plan.entries))
 
 
+def origin_notes(plan: Plan, sha256: str) -> tuple[Note, ...]:
+    """Tell where a plan was made from another file than the one of that hash."""
+    if plan.provenance.model_sha256 in ("", sha256):
+        return ()
+    reason = "it was made from another file: where the weights differ its scales do not fit them; make a plan from this one"
+    return (Note("plan", reason, kind="warning"),)
+
+
 def load_plan(path: str | Path) -> Plan:
     """Read a plan from a file.
 

@@ -54,7 +54,8 @@ def test_constants_are_changed_in_a_copy() -> None:
     ("constants", "message"),
     [
         pytest.param({"nowhere": B1}, "no such constant", id="unknown"),
-        pytest.param({"b1": B1[1:]}, r"found shape \(4,\), expected \(5,\)", id="another shape"),
+        pytest.param({"b1": B1[1:]}, r"of shape \(4,\), expected float32 of \(5,\)", id="another shape"),
+        pytest.param({"b1": B1.astype(np.float16)}, r"found float16 of shape \(5,\), expected float32", id="another type"),
     ],
 )
 def test_constants_that_do_not_fit(constants: dict, message: str) -> None:

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, Te
 
 import zeropoint as zp  # noqa: E402
 from zeropoint.torch.finetuning import finetune  # noqa: E402
+from zeropoint.torch.preparing import prepare  # noqa: E402
 from zeropoint.torch.training_options import Distillation, Finetuned  # noqa: E402
 
 EPOCHS, STEPS = 3, 6  # of noisy()
@@ -189,6 +190,16 @@ def test_measure_follows_the_outputs(ends: str, measure: str) -> None:
 def test_module_that_cannot_learn_is_refused() -> None:
     with pytest.raises(zp.ModelError, match="no weight or scale that requires a gradient"):
         finetune(prepared().requires_grad_(False), batches())
+
+
+def test_module_that_has_nothing_to_learn_is_refused() -> None:
+    with pytest.raises(zp.ModelError, match="no weight or scale that requires a gradient"):
+        finetune(prepare(torch.nn.ReLU(), torch.ones(4, 3), target="openvino"), [torch.ones(4, 3)])
+
+
+def test_module_that_is_not_prepared_is_refused() -> None:
+    with pytest.raises(zp.ModelError, match="prepared: found Linear, expected the module that"):
+        finetune(torch.nn.Linear(2, 2), [torch.ones(4, 2)])
 
 
 # --- data ------------------------------------------------------------------------------------------------------------------

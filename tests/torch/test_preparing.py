@@ -212,6 +212,7 @@ WRONG: list[Any] = [
     pytest.param(
         lambda: prepare(DIGITS.model, plan=prepared().origin.plan, target="openvino"), PlanError, "target 'tensorrt'", id="another target"
     ),
+    pytest.param(lambda: finish(torch.nn.Linear(2, 2)), ModelError, "prepared: found Linear, expected the module that", id="not prepared"),
     pytest.param(lambda: prepared().forward(), TypeError, "a tensor for each of the inputs", id="called without input"),
     pytest.param(
         lambda: quantize(DIGITS.model, data=DIGITS.calibration, target="tensorrt", provider="torch:nowhere"),
@@ -238,6 +239,45 @@ WRONG: list[Any] = [
 def test_mistakes(action: Callable[[], object], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         action()
+
+
+class Scaled(torch.nn.Module):
+    """A module with arguments that are no tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(16, 16)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None, *, factor: float = 1.0) -> torch.Tensor:
+        y = self.linear(x) * factor
+        return y if mask is None else y * mask
+
+
+def test_what_is_no_tensor_is_what_it_was_exported_with() -> None:
+    x = randn(8, 16, seed=0)
+    module = prepare(Scaled(), x, target="openvino", recipe=QUICK)
+    assert module(x, None, factor=1.0).equal(module(x))
+    with pytest.raises(ModelError, match=r"Scaled: found a call with a tensor, None, 2.0, expected a tensor, None, 1.0"):
+        module(x, factor=2.0)
+    with pytest.raises(ModelError, match=r"found a call with a tensor, a tensor, 1.0, expected"):
+        module(x, x)
+
+
+def test_a_plan_of_another_file_is_told() -> None:
+    plan = prepared().origin.plan
+    assert prepare(DIGITS.model, plan=plan).origin.notes == ()
+    moved = trained(prepared())
+    [note] = prepare(moved.float_model(), plan=plan).origin.notes
+    assert "made from another file" in note.reason
+    assert prepare(moved.float_model(), plan=finish(moved).plan).origin.notes == ()
+
+
+def test_a_network_of_half_precision_keeps_its_types() -> None:
+    module = prepare(Scaled().half(), randn(8, 16, seed=0).half(), target="openvino", recipe=QUICK)
+    result = finish(module)
+    session = onnxruntime.InferenceSession(serialize(result.model), providers=["CPUExecutionProvider"])
+    x = randn(8, 16, seed=1).half()
+    np.testing.assert_allclose(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0], run_module(module, x), atol=1e-2)
 
 
 def test_training_that_diverged_is_not_handed_over() -> None:

@@ -22,7 +22,7 @@ from zeropoint.graph.model import Model
 from zeropoint.graph.prepare import prepare
 from zeropoint.improve import plan_network
 from zeropoint.notes import Note
-from zeropoint.plan import Plan, load_plan
+from zeropoint.plan import Plan, load_plan, origin_notes
 from zeropoint.progress import Progress, silent
 from zeropoint.recipe import Recipe
 from zeropoint.result import Result, measured
@@ -214,7 +214,4 @@ def _check_plan(plan: Plan, target: Target, recipe: Recipe, how: Resources, *, s
         raise PlanError(
             f"plan: found target {plan.target!r}, expected {target.name!r}; quantize for that target or make a plan for this one"
         )
-    if plan.provenance.model_sha256 in ("", sha256):
-        return ()
-    reason = "it was made from another file: where the weights differ its scales do not fit them; make a plan from this one"
-    return (Note("plan", reason, kind="warning"),)
+    return origin_notes(plan, sha256)

@@ -51,13 +51,14 @@ def with_constants(model: ir.Model, constants: Mapping[str, Array]) -> ir.Model:
     """Return a copy of `model` with other numbers in some of its constants, by name.
 
     Raises:
-        PlanError: there is no such constant, or it has another shape.
+        PlanError: there is no such constant, or it has another shape or type.
     """
     changed = model.clone()
     for name, array in constants.items():
         value = _constant(changed.graph.initializers.get(name), f"constant {name!r}")
-        if constant_array(value).shape != array.shape:
-            raise PlanError(f"constant {name!r}: found shape {array.shape}, expected {constant_array(value).shape}")
+        here = constant_array(value)
+        if (here.shape, here.dtype) != (array.shape, array.dtype):
+            raise PlanError(f"constant {name!r}: found {array.dtype} of shape {array.shape}, expected {here.dtype} of {here.shape}")
         value.const_value = ir.Tensor(array, name=name)
     return changed
 

@@ -66,7 +66,8 @@ def finetune(  # noqa: PLR0913  (a facade: an option each)
     Raises:
         RecipeError: an option has an impossible value, the checkpoint is one of another run, or an operator is not deterministic.
         DataError: there is no batch, or one lacks an input or target.
-        ModelError: nothing in the module learns, or the loss or a gradient is not finite; the module is then as before that step.
+        ModelError: it is no prepared module, nothing in it learns, or the loss or a gradient is not finite; the module is then as before
+            that step.
         OutputError: the checkpoint cannot be written.
 
     Example:

@@ -20,7 +20,7 @@ from zeropoint.numerics.decimals import shortest_decimals
 from zeropoint.plan import Entry, numbers
 from zeropoint.progress import Progress, silent
 from zeropoint.result import Result, measured
-from zeropoint.torch.quantized import QuantizedModule
+from zeropoint.torch.quantized import QuantizedModule, quantized_module
 
 LEARNED = "learned"
 
@@ -41,10 +41,11 @@ def finish(
     without data only size, coverage and rules are told. weight_storage: as there. The module may be trained on afterwards.
 
     Raises:
-        ModelError: a weight or scale is NaN or infinite, or a network does not load or run.
+        ModelError: it is no prepared module, a weight or scale is NaN or infinite, or a network does not load or run.
         DataError: a sample or label cannot be read or does not fit.
         RecipeError: labels are given, but no data.
     """
+    prepared = quantized_module(prepared)
     origin = prepared.origin
     _check_finite(prepared)
     trained = prepared.float_network()

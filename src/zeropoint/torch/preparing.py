@@ -19,7 +19,7 @@ from zeropoint.graph.load import Source, fingerprint, input_infos, load
 from zeropoint.graph.prepare import prepare as simplify
 from zeropoint.graph.settle import settle
 from zeropoint.improve import plan_network
-from zeropoint.plan import Entry, Plan, load_plan
+from zeropoint.plan import Entry, Plan, load_plan, origin_notes
 from zeropoint.progress import Progress, silent
 from zeropoint.recipe import Recipe
 from zeropoint.statistics.tensor import TensorStatistic
@@ -84,7 +84,9 @@ def prepare(  # noqa: PLR0913  (a facade: an option each)
     device = device_of(model)
     network = load(taken.model, min_opset=max(goal.min_opset, recipe.weight_opset, 0 if given is None else given.min_opset))
     notes, statistics = (*taken.notes, *simplify(network)), NOTHING_SEEN
-    if given is None:
+    if given is not None:
+        notes += origin_notes(given, fingerprint(taken.model))
+    else:
         where = f"torch:{device}" if provider == "cpu" and device != "cpu" else provider
         how = resources(workers=1, memory_budget=None, provider=where, checkpoint=None)
         opened = open_data(taken.data, input_infos(network), preprocess=images, limit=recipe.samples, seed=recipe.seed)

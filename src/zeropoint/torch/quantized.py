@@ -12,6 +12,8 @@ from torch import nn
 
 from zeropoint.autograd.lift import Lifted
 from zeropoint.data.inputs import InputInfo
+from zeropoint.errors import ModelError
+from zeropoint.graph.initializers import constant_array
 from zeropoint.graph.load import Source
 from zeropoint.graph.model import Model
 from zeropoint.graph.settle import with_constants
@@ -23,6 +25,7 @@ from zeropoint.statistics.tensor import TensorStatistic
 from zeropoint.targets import Target
 from zeropoint.torch.arguments import Arguments, leaves, mapped
 from zeropoint.torch.capture import evaluating
+from zeropoint.torch.processes import unwrapped
 
 Tensor = Any  # of PyTorch, which has no types here
 
@@ -103,8 +106,9 @@ class QuantizedModule(nn.Module):
 
     def float_network(self) -> Model:
         """Return the float network with the weights as they are trained by now."""
-        arrays = {name: tensor.detach().float().cpu().numpy() for name, tensor in self.network.weights.items()}
-        return with_constants(self.origin.network, arrays)
+        begun = {name: constant_array(self.origin.network.graph.initializers[name]) for name in self.network.weights}
+        arrays = {name: tensor.detach().double().cpu().numpy() for name, tensor in self.network.weights.items()}
+        return with_constants(self.origin.network, {name: array.astype(begun[name].dtype) for name, array in arrays.items()})
 
     def float_model(self) -> bytes:
         """Return the float network with the weights as they are trained by now, as ONNX: what the plan of `finish` is for."""
@@ -141,19 +145,46 @@ def _alone_or_together(outputs: Sequence[Tensor]) -> Any:
 def call_of(module: nn.Module, sample: Arguments) -> Call:
     """Return how a module is called that was exported with `sample`: by the parameters of its forward; outputs in their structure."""
     signature = inspect.signature(module.forward)
+    exported = _told(signature.bind(*sample.args, **sample.kwargs))
     with evaluating(module):
         found = module(*sample.args, **sample.kwargs)
     empty = mapped(found, lambda tensor: torch.empty(0), other=lambda value: value)
 
     def arguments(*args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
-        given = signature.bind(*args, **kwargs).arguments
-        return tuple(tensor for value in given.values() for _, tensor in leaves(value))
+        given = signature.bind(*args, **kwargs)
+        tensors = tuple(tensor for value in given.arguments.values() for _, tensor in leaves(value))
+        if (told := _told(given)) != exported:
+            raise ModelError(
+                f"{type(module).__name__}: found a call with {', '.join(map(str, told))}, expected {', '.join(map(str, exported))}, with "
+                "which it was exported: all but tensors is part of the network; prepare it with data that calls it so"
+            )
+        return tensors
 
     def outputs(tensors: Sequence[Tensor]) -> Any:
         queue = iter(tensors)
         return mapped(empty, lambda _: next(queue))
 
     return Call(arguments, outputs)
+
+
+def _told(call: inspect.BoundArguments) -> list[object]:
+    """Return all that a call tells, defaults included, with a word in place of each tensor."""
+    call.apply_defaults()
+    told: list[object] = []
+    mapped(call.arguments, lambda _: told.append("a tensor"), other=told.append)
+    return told
+
+
+def quantized_module(prepared: object) -> QuantizedModule:
+    """Return the prepared module that a user handed over, from within a DistributedDataParallel too.
+
+    Raises:
+        ModelError: it is something else.
+    """
+    inner = unwrapped(prepared) if isinstance(prepared, nn.Module) else prepared
+    if not isinstance(inner, QuantizedModule):
+        raise ModelError(f"prepared: found {type(inner).__name__}, expected the module that zeropoint.torch.prepare returns")
+    return inner
 
 
 def device_of(model: object) -> str:

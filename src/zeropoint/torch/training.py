@@ -24,6 +24,7 @@ from zeropoint.torch.capture import evaluating
 from zeropoint.torch.checkpoints import State
 from zeropoint.torch.distillation import feature_distance, output_distance, yardstick
 from zeropoint.torch.learning import learner
+from zeropoint.torch.quantized import device_of, quantized_module
 from zeropoint.torch.schedules import cosine
 from zeropoint.torch.training_options import Epoch, Evaluation, Finetuned, Options
 
@@ -74,11 +75,11 @@ class _Student(nn.Module):
 
 def train(prepared: nn.Module, data: Iterable[object], options: Options, hooks: Hooks) -> Finetuned:
     """Run all epochs that a checkpoint does not hold yet; see `finetune`."""
-    module = processes.unwrapped(prepared)
+    module = quantized_module(prepared)
     names = tuple(module.feature_names) if options.distillation.features else ()
     if options.distillation.features and not names:
         raise ModelError("distillation.features: found no block in this network whose end could be compared, expected a weight of 0")
-    device = next(iter(module.parameters())).device
+    device = torch.device(device_of(module))
     with randomness.kept(device, generators(data)), randomness.computing(options.kernels), _training(module), _interruptions() as stop:
         count = counted(data)
         told = {
