@@ -171,11 +171,25 @@ def test_gradients_reach_all_weights_and_scales() -> None:
 
 def test_tensors_of_a_group_share_their_numbers() -> None:
     plan = planned("residual", "tensorrt")
-    entries = tuple(replace(entry, group="together") if entry.role == "activation" else entry for entry in plan.entries)
+    first = next(entry for entry in plan.entries if entry.role == "activation")
+    entries = tuple(
+        replace(first, tensor=entry.tensor, readers=entry.readers, group="together") if entry.role == "activation" else entry
+        for entry in plan.entries
+    )
     module = lift(prepared("residual"), replace(plan, entries=entries))
     shared = {id(module.quantizer_of[entry.tensor]) for entry in entries if entry.role == "activation"}
     assert len(shared) == 1
     assert len(module.quantizers) == 1 + sum(entry.role == "weight" for entry in entries)
+
+
+def test_a_group_has_one_scale() -> None:
+    plan = planned("residual", "tensorrt")
+    entries = tuple(
+        replace(entry, group="together", scale=(number,)) if entry.role == "activation" else entry
+        for number, entry in enumerate(plan.entries, start=1)
+    )
+    with pytest.raises(PlanError, match=r"found other numbers than those of .*, expected the same in all of group 'together'"):
+        lift(prepared("residual"), replace(plan, entries=entries))
 
 
 def test_a_copy_is_independent() -> None:

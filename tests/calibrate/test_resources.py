@@ -71,6 +71,12 @@ def test_words_become_resources(given: dict[str, Any]) -> None:
     assert found.checkpoint == (Path(given["checkpoint"]) if "checkpoint" in given else None)
 
 
+@pytest.mark.parametrize("provider", ["torch", "TORCH", "torch:cpu", "Torch:CPU"])
+def test_pytorch_is_meant_in_any_case(provider: str) -> None:
+    pytest.importorskip("torch")
+    assert resources(**{**GIVEN, "provider": provider}).provider == provider.lower()
+
+
 def test_the_defaults_are_those_of_no_words() -> None:
     assert resources(**GIVEN) == Resources()
 

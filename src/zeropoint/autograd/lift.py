@@ -136,7 +136,7 @@ def lift(
 
     Raises:
         ModelError: an operator has no translation.
-        PlanError: the plan names a tensor or node input that the network does not have.
+        PlanError: the plan names a tensor or node input that the network does not have, or a group in it has several scales.
     """
     entries = () if plan is None else plan.entries
     draft, opset = _Draft(quantizers=_quantizers(network, entries, quantizer)), default_opset(network)
@@ -235,7 +235,7 @@ def _quantizers(network: Model, entries: Sequence[Entry], make: Maker) -> dict[s
     """Make a module for each entry but those of biases, whose scale follows from two others; tensors of a group share one."""
     values = {str(value.name): value for value in network.graph.inputs} | dict(network.graph.initializers)
     values |= {str(value.name): value for node in network.graph for value in node.outputs}
-    shared: dict[str, FakeQuantize] = {}
+    shared: dict[str, tuple[Entry, FakeQuantize]] = {}
     found = {}
     for entry in entries:
         if entry.tensor not in values:
@@ -245,8 +245,14 @@ def _quantizers(network: Model, entries: Sequence[Entry], make: Maker) -> dict[s
         value = values[entry.tensor]
         rank = constant_array(value).ndim if is_constant(value) else 0  # an activation has one scale, whatever its axes
         name = entry.group or entry.tensor
-        shared[name] = shared[name] if name in shared else make(entry, rank)
-        found[entry.tensor] = shared[name]
+        if name not in shared:
+            shared[name] = (entry, make(entry, rank))
+        first, found[entry.tensor] = shared[name]
+        if (first.spec, first.scale, first.zero_point) != (entry.spec, entry.scale, entry.zero_point):
+            raise PlanError(
+                f"plan: tensor {entry.tensor!r}: found other numbers than those of {first.tensor!r}, expected the same in all of group "
+                f"{name!r}; give them one format, scale and zero point, or no group"
+            )
     return found
 
 

@@ -50,6 +50,7 @@ def resources(*, workers: int, memory_budget: int | str | None, provider: str, c
     if not isinstance(given, int) or given < 1:
         raise RecipeError(f"workers: found {workers!r}, expected at least 1 process")
     if is_device(provider):
+        provider = provider.lower()
         device_name(provider)  # which must be there
         if workers > 1:
             raise RecipeError(f"workers: found {workers} with provider {provider!r}, expected 1: PyTorch runs in this process alone")
@@ -60,7 +61,7 @@ def resources(*, workers: int, memory_budget: int | str | None, provider: str, c
     return Resources(
         workers=workers,
         memory_budget=None if memory_budget is None else parsed_bytes(memory_budget),
-        provider=provider.lower() if is_device(provider) else provider_name(provider),
+        provider=provider if is_device(provider) else provider_name(provider),
         checkpoint=None if checkpoint is None else Path(checkpoint),
     )
 
