@@ -17,6 +17,7 @@ import torch
 from tests.torch.modules import Network, randn
 
 from zeropoint.api import lint, quantize
+from zeropoint.autograd.fake_quantize import Learning
 from zeropoint.demo import load_digits
 from zeropoint.errors import DataError, ModelError, PlanError, RecipeError
 from zeropoint.graph.store import serialize
@@ -25,7 +26,7 @@ from zeropoint.recipe import Recipe
 from zeropoint.result import Result
 from zeropoint.targets import TARGETS
 from zeropoint.torch.finishing import finish
-from zeropoint.torch.preparing import Learning, prepare
+from zeropoint.torch.preparing import prepare
 from zeropoint.torch.quantized import QuantizedModule
 
 DIGITS = load_digits()

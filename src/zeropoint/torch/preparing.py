@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, get_args
 
-from zeropoint.autograd.fake_quantize import FakeQuantize
+from zeropoint.autograd.fake_quantize import FakeQuantize, Learning
 from zeropoint.autograd.lift import lift, trainable_weights
 from zeropoint.calibrate import resources
 from zeropoint.data import Preprocess, load_preprocess, open_data
@@ -30,9 +30,8 @@ from zeropoint.torch.sources import Taken, take
 if TYPE_CHECKING:
     import torch
 
-Learning = Literal["fixed", "scale", "scale and zero point"]
 NOTHING_SEEN: Mapping[str, TensorStatistic] = {}
-LEARNINGS = ("fixed", "scale", "scale and zero point")
+LEARNINGS = get_args(Learning)
 
 
 def prepare(  # noqa: PLR0913  (a facade: an option each)
