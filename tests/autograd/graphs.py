@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
+pytest.importorskip("torch")
+
 import onnx_ir as ir
 
 from zeropoint.autograd.operators import bound

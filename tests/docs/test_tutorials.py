@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted((ROOT / "docs").rglob("*.md")) + [path for path in [ROOT / "README.md"] if path.exists()]
 # A fence that is exactly ```python runs; ```python no-run does not, for what needs a file or a machine that a test has not.
 FENCE = re.compile(r"^```(?P<kind>[^\n]*)\n(?P<body>.*?)^```[ ]*$", re.MULTILINE | re.DOTALL)
-NEEDS = {"pytorch.md": ("torch", "onnxscript")}  # what a page shows, and zeropoint itself does without
+NEEDS = {"pytorch.md": ("torch", "onnxscript"), "qat.md": ("torch", "onnxscript")}  # what a page shows, and zeropoint itself does without
 FIGURE = re.compile(r"\d+\.\d+")
 
 

@@ -78,8 +78,9 @@ def quantize(  # noqa: PLR0913  (the one wide function: each option of the comma
     under `if __name__ == "__main__":`. memory_budget: what the process may take, in bytes or as "2GB": where the tensors of a batch do
     not fit, the data is run several times. Neither changes a bit of the result. checkpoint: a file that keeps the statistics as they
     grow; a later run goes on from there to the same bytes, and `solve` needs nothing else. It serves every target, and so observes more
-    tensors for some. provider: of ONNX Runtime, for calibration, such as "cuda"; it rounds otherwise. evaluate=False skips the
-    comparison, and the network is not run; that it keeps its target's rules is always checked, and that it loads when it is saved.
+    tensors for some. provider: what runs the calibration: of ONNX Runtime "cpu" or another, such as "cuda"; or PyTorch, as "torch" or
+    "torch:cuda", which needs one process and no budget. Others than the CPU round otherwise. evaluate=False skips the comparison, and
+    the network is not run; that it keeps its target's rules is always checked, and that it loads when it is saved.
 
     Raises:
         ModelError, DataError, RecipeError, PlanError: as their names say, with what was found, what was expected, and what to do.

@@ -69,7 +69,9 @@ Workers = Annotated[int, option("N", "Processes that calibrate; a single one use
 MemoryBudget = Annotated[
     str | None, option("SIZE", "The most it may take, such as 2GB; half of what is free if absent.", panel=CALIBRATING)
 ]
-Provider = Annotated[str, option("NAME", "What of ONNX Runtime runs the network: cpu, cuda, ...", panel=CALIBRATING)]
+Provider = Annotated[
+    str, option("NAME", "What runs the network: of ONNX Runtime cpu, cuda, ...; or PyTorch: torch, torch:cuda.", panel=CALIBRATING)
+]
 Checkpoint = Annotated[Path | None, option("FILE", "Keep the statistics here, to go on after a stop and for solve.", panel=CALIBRATING)]
 
 # how it is judged
