@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from zeropoint.numerics.affine import QParams, Range, dequantize_array, qparams_from_range, quantize_array
     from zeropoint.numerics.formats import FORMATS
     from zeropoint.numerics.spec import PerBlock, PerChannel, PerTensor, Spec
+    from zeropoint.recipe import Recipe
 
 # The facade is found where it is first used: `import zeropoint` alone loads no runtime.
 _HOMES = {
@@ -23,6 +24,7 @@ _HOMES = {
     "compare": "zeropoint.api.comparing",
     "bench": "zeropoint.api.benching",
     "doctor": "zeropoint.api.machine",
+    "Recipe": "zeropoint.recipe",
     # arrays
     "quantize_array": "zeropoint.numerics.affine",
     "dequantize_array": "zeropoint.numerics.affine",
@@ -53,6 +55,7 @@ __all__ = [  # noqa: RUF022  (grouped as _HOMES is)
     "compare",
     "bench",
     "doctor",
+    "Recipe",
     # arrays
     "quantize_array",
     "dequantize_array",
@@ -80,4 +83,12 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module("zeropoint.torch")
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("zeropoint")
     raise AttributeError(f"module 'zeropoint' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "torch", "__version__"])

@@ -242,13 +242,15 @@ def test_what_is_left_of_a_batch_is_the_target(name: str) -> None:
     ("data", "message"),
     [
         ([], "found no batch"),
+        (torch.zeros(5, 3, 6, 6), r"input 'image': found float32 of shape \(3, 6, 6\), expected float32 of shape \(any, 3, 6, 6\)"),
+        ([torch.zeros(5, 3, 6, 6, dtype=torch.float64)], r"input 'image': found float64 of shape \(5, 3, 6, 6\), expected float32"),
         ((batch for batch in [1, 2]), "gone through once"),
         ([{"picture": torch.zeros(1)}], "found keys picture, expected tensors for image"),
         ([()], "found a tuple of nothing"),
         ([["text"]], "found a list of str"),
         (["text"], "found str"),
     ],
-    ids=["none", "an iterator", "another name", "an empty batch", "text in a list", "text"],
+    ids=["none", "single samples", "another type", "an iterator", "another name", "an empty batch", "text in a list", "text"],
 )
 def test_data_that_does_not_fit_is_refused(data: Any, message: str) -> None:
     with pytest.raises(zp.DataError, match=message):
@@ -617,3 +619,9 @@ def test_two_processes_do_what_one_does_on_the_joint_batches(tmp_path: Path, bac
         assert one["seen"] == list(range(7))
         assert other["seen"] == []
     assert {file.name for file in tmp_path.iterdir()} >= {"plain.checkpoint", "wrapped.checkpoint"}
+
+
+@pytest.mark.parametrize(("rate", "expected"), [(0.01, False), (3.0, True)], ids=["towards it", "steps as large as the weights"])
+def test_a_training_that_leads_away_is_told(rate: float, expected: bool) -> None:
+    done = finetune(prepared(), batches(), epochs=20, learning_rate=rate, scale_learning_rate=0.02)
+    assert any("ended farther from the float network" in note.reason for note in done.notes) == expected

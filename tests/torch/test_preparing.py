@@ -88,6 +88,17 @@ def test_the_result_is_compared_with_the_float_network() -> None:
     assert "quantization-aware" in " ".join(note.reason for note in result.notes)
 
 
+def test_loaders_with_labels_judge() -> None:
+    from torch.utils.data import DataLoader, TensorDataset
+
+    images, labels = torch.from_numpy(np.asarray(DIGITS.test[:60])), torch.from_numpy(np.asarray(DIGITS.test_labels[:60]))
+    module = prepare(DIGITS.model, DataLoader(TensorDataset(images, labels), batch_size=20), target="tensorrt", recipe=QUICK)
+    [found] = finish(module, eval_data=DataLoader(TensorDataset(images, labels), batch_size=16), labels="data").evidence.fidelity
+    [expected] = finish(module, eval_data=DIGITS.test[:60], labels=DIGITS.test_labels[:60]).evidence.fidelity
+    assert found.accuracy == expected.accuracy is not None
+    assert found.sqnr_db == expected.sqnr_db
+
+
 def test_the_plan_of_a_trained_network_and_that_network_are_enough() -> None:
     module = trained(prepared("onnxruntime"))
     result = finish(module)
@@ -214,6 +225,9 @@ WRONG: list[Any] = [
         lambda: prepare(DIGITS.model, plan=prepared().origin.plan, target="openvino"), PlanError, "target 'tensorrt'", id="another target"
     ),
     pytest.param(lambda: finish(torch.nn.Linear(2, 2)), ModelError, "prepared: found Linear, expected the module that", id="not prepared"),
+    pytest.param(
+        lambda: finish(prepared(), labels=DIGITS.test_labels), RecipeError, "labels: found them without eval_data", id="labels alone"
+    ),
     pytest.param(lambda: prepared().forward(), TypeError, "a tensor for each of the inputs", id="called without input"),
     pytest.param(
         lambda: quantize(DIGITS.model, data=DIGITS.calibration, target="tensorrt", provider="torch:nowhere"),

@@ -31,3 +31,7 @@ def __getattr__(name: str) -> Any:
 
     check_libraries()
     return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

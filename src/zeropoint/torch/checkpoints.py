@@ -25,13 +25,18 @@ Content = dict[str, Any]
 
 @dataclass(slots=True, eq=False)
 class State:
-    """All that a training changes. sums: of the figures of the epoch so far. history: of the epochs before."""
+    """All that a training changes.
+
+    began: the distance of the outputs from the float network's in the first batch. sums: of the figures of the epoch so far. history: of
+    the epochs before.
+    """
 
     module: nn.Module
     learner: Learner
     scaler: Any
     device: torch.device
     yardstick: Yardstick | None = None
+    began: float | None = None
     epoch: int = 0
     step: int = 0
     sums: list[float] = field(default_factory=list)
@@ -98,7 +103,7 @@ def load(state: State, content: Content) -> None:
     state.scaler.load_state_dict(content["scaler"])
     stored = content["yardstick"]
     state.yardstick = None if stored is None else Yardstick(**stored)
-    state.epoch, state.step = content["epoch"], content["step"]
+    state.began, state.epoch, state.step = content["began"], content["epoch"], content["step"]
     state.sums, state.history = list(content["sums"]), list(content["history"])
 
 
@@ -114,6 +119,7 @@ def _content(state: State, told: Mapping[str, str], random: list[dict[str, Any]]
         "scaler": state.scaler.state_dict(),
         "random": random,
         "yardstick": None if state.yardstick is None else state.yardstick.stored,
+        "began": state.began,
         "epoch": state.epoch,
         "step": state.step,
         "sums": state.sums,

@@ -67,6 +67,12 @@ def forward_of(module: torch.nn.Module) -> Forward:
     )
 
 
+def forward_of_network(inputs: Sequence[str]) -> Forward:
+    """Return the same for a network of ONNX, which takes each of its inputs."""
+    names = tuple(inputs)
+    return Forward(owner="the network", positional=names, named=names, required=names, more="", keywords="")
+
+
 def match(item: object, forward: Forward, *, where: str) -> Matched:
     """Say how forward is called with an item: a dict by name, a tuple or list by position, anything else as its first parameter.
 

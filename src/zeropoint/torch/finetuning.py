@@ -22,7 +22,7 @@ def finetune(  # noqa: PLR0913  (a facade: an option each)
     distillation: Distillation = Distillation(),  # noqa: B008  (frozen)
     epochs: int = 10,
     learning_rate: float = 1e-3,
-    scale_learning_rate: float = 1e-3,
+    scale_learning_rate: float = 1e-4,
     weight_decay: float = 0.01,
     warmup: float = 0.05,
     clip: float | None = None,
@@ -41,13 +41,14 @@ def finetune(  # noqa: PLR0913  (a facade: an option each)
     DataLoader, or what else gives the epoch's batches each time: a tensor; a tuple that begins with the network's inputs; or a dict
     that has them by name. What is left is the target. Batches go to the module's device.
 
-    loss: "distillation" trains by `distillation` alone, and needs no target; a function of outputs and target, which returns a scalar, is
-    added to it. distillation: how the distance from the float network is measured, and its weights. epochs: as many as a tenth of the
-    original training has. learning_rate: at its largest; AdamW takes it in shares of each weight's own size, about the root mean square
-    of the weight's channel, so that 0.001 fits most networks. scale_learning_rate: the same for scales, in shares of what each begins
-    with, and for zero points in 8 codes. It rises over the first `warmup` of all steps (a share), and falls to 0 as half a cosine.
-    weight_decay: of weights; there is none of biases, norms, scales and zero points. clip: the largest norm of all gradients together;
-    None for none. precision: of PyTorch's autocast; "float16" scales the loss.
+    loss: "distillation" trains by `distillation` alone, and needs no target; a function of outputs and target, which returns a scalar,
+    is added to it. distillation: how the distance from the float network is measured, and its weights. epochs: as many as a tenth of
+    the original training has. learning_rate: at its largest; AdamW takes it in shares of each weight's own size, about the root mean
+    square of the weight's channel, so that 0.001 fits most networks. scale_learning_rate: the same for scales, in shares of what each
+    begins with, and for zero points in 8 codes; where codes were chosen with care, as those of 4 bits are, larger steps of the scales
+    undo that. It rises over the first `warmup` of all steps (a share), and falls to 0 as half a cosine. weight_decay: of weights; there
+    is none of biases, norms, scales and zero points. clip: the largest norm of all gradients together; None for none. precision: of
+    PyTorch's autocast; "float16" scales the loss.
 
     kernels: "deterministic" gives the same weights, bit for bit, on the same machine with the same seed, "fastest" nearly so. device:
     where the module is moved first, and stays; None for where it is. seed: of shuffling, augmentation in the loader and dropout.

@@ -10,7 +10,7 @@ from typing import Literal
 from zeropoint.autograd.lift import bias_scale, products
 from zeropoint.data import Preprocess, load_preprocess
 from zeropoint.data.choice import Request, choose_samples
-from zeropoint.errors import ModelError
+from zeropoint.errors import ModelError, RecipeError
 from zeropoint.evaluate.measure import Candidate
 from zeropoint.graph.load import fingerprint
 from zeropoint.graph.materialize import materialize
@@ -21,6 +21,7 @@ from zeropoint.plan import Entry, numbers
 from zeropoint.progress import Progress, silent
 from zeropoint.result import Result, measured
 from zeropoint.torch.quantized import QuantizedModule, quantized_module
+from zeropoint.torch.sources import ready_data
 
 LEARNED = "learned"
 
@@ -37,8 +38,9 @@ def finish(
     """Return the quantized network that a trained module stands for, with its plan and what it costs and brings.
 
     The plan is that of the trained float network, `prepared.float_model()`: saved beside each other, both give the quantized one again.
-    eval_data, labels, preprocess: to compare it by, with the float network that training began from, as `zeropoint.quantize` takes them;
-    without data only size, coverage and rules are told. weight_storage: as there. The module may be trained on afterwards.
+    eval_data, labels, preprocess: to compare it by, with the float network that training began from, as `zeropoint.quantize` takes
+    them, labels="data" for those beside the inputs in a loader; without data only size, coverage and rules are told. weight_storage: as
+    there. The module may be trained on afterwards.
 
     Raises:
         ModelError: it is no prepared module, a weight or scale is NaN or infinite, or a network does not load or run.
@@ -57,7 +59,10 @@ def finish(
         provenance=replace(origin.plan.provenance, model_sha256=fingerprint(serialize(trained))),
     )
     images = preprocess if isinstance(preprocess, Preprocess | None) else load_preprocess(preprocess)
-    request = Request(None, eval_data, labels, images, recipe, origin.inputs)
+    if labels is not None and eval_data is None:
+        raise RecipeError("labels: found them without eval_data, expected both: what the labels are of")
+    judging = ready_data(eval_data, origin.forward, images)
+    request = Request(None, judging, labels, images, recipe, origin.inputs)
     choice = choose_samples(request, calibrate=False, evaluate=eval_data is not None)
     quantized = materialize(trained, plan, weight_storage=weight_storage)
     candidate = Candidate(original=origin.source, prepared=origin.floats, quantized=quantized, plan=plan)

@@ -24,8 +24,9 @@ from zeropoint.progress import Progress, silent
 from zeropoint.recipe import Recipe
 from zeropoint.statistics.tensor import TensorStatistic
 from zeropoint.targets import Target, get_target
+from zeropoint.torch.feeding import forward_of, forward_of_network
 from zeropoint.torch.quantized import Origin, QuantizedModule, call_of, device_of, plain_call
-from zeropoint.torch.sources import Taken, take
+from zeropoint.torch.sources import Taken, ready_data, take
 
 if TYPE_CHECKING:
     import torch
@@ -83,15 +84,19 @@ def prepare(  # noqa: PLR0913  (a facade: an option each)
     device = device_of(model)
     network = load(taken.model, min_opset=max(goal.min_opset, recipe.weight_opset, 0 if given is None else given.min_opset))
     notes, statistics = (*taken.notes, *simplify(network)), NOTHING_SEEN
+    infos = input_infos(network)
+    forward = forward_of_network([info.name for info in infos]) if taken.call is None else forward_of(taken.call[0])
     if given is not None:
         notes += origin_notes(given, fingerprint(taken.model))
     else:
         where = f"torch:{device}" if provider == "cpu" and device != "cpu" else provider
         how = resources(workers=1, memory_budget=None, provider=where, checkpoint=None)
-        opened = open_data(taken.data, input_infos(network), preprocess=images, limit=recipe.samples, seed=recipe.seed)
+        found = ready_data(taken.data, forward, images) if taken.call is None else taken.data
+        opened = open_data(found, infos, preprocess=images, limit=recipe.samples, seed=recipe.seed)
         samples, task = split(opened, recipe.samples, 1)[0], Task(goal, recipe, how, progress)
         state = plan_network(network, samples, task, sha256=lambda: fingerprint(taken.model))
-        given, statistics, notes = state.plan, state.observed.statistics.tensors, (*notes, *state.observed.run_notes)
+        given = replace(state.plan, provenance=replace(state.plan.provenance, model=taken.module))
+        statistics, notes = state.observed.statistics.tensors, (*notes, *state.observed.run_notes)
     settled, pairs = settle(network, given)
     floats, _ = settle(network, replace(given, entries=(), corrections=(), roundings=()))
     origin = Origin(
@@ -101,7 +106,8 @@ def prepare(  # noqa: PLR0913  (a facade: an option each)
         plan=pairs,
         target=goal,
         recipe=recipe,
-        inputs=input_infos(network),
+        inputs=infos,
+        forward=forward,
         statistics=statistics,
         notes=notes,
     )

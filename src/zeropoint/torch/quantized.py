@@ -25,6 +25,7 @@ from zeropoint.statistics.tensor import TensorStatistic
 from zeropoint.targets import Target
 from zeropoint.torch.arguments import Arguments, leaves, mapped
 from zeropoint.torch.capture import evaluating
+from zeropoint.torch.feeding import Forward
 from zeropoint.torch.processes import unwrapped
 
 Tensor = Any  # of PyTorch, which has no types here
@@ -36,7 +37,7 @@ class Origin:
 
     source: the float network as it was given or exported. floats: the prepared one, with the plan's scalings alone. network: with all of
     the plan's edits in its weights, where training began. plan: its pairs. statistics: of the calibration, none where a plan was given.
-    notes: on what came before.
+    forward: what it is called with. notes: on what came before.
     """
 
     source: Source
@@ -46,6 +47,7 @@ class Origin:
     target: Target
     recipe: Recipe
     inputs: tuple[InputInfo, ...]
+    forward: Forward
     statistics: Mapping[str, TensorStatistic]
     notes: tuple[Note, ...]
 

@@ -147,6 +147,16 @@ def _check_module(module: torch.nn.Module) -> None:
 # --- data ------------------------------------------------------------------------------------------------------------------
 
 
+def ready_data(data: object, forward: Forward, preprocess: Preprocess | None) -> object:
+    """Return data in any form that `zeropoint.quantize` takes, or a loader of PyTorch gives, ready for the network, with its labels.
+
+    Raises:
+        DataError: an item lacks an input.
+    """
+    is_named = data is None or isinstance(data, str | os.PathLike)  # which the data layer reads
+    return data if is_named else _opened(data, forward, preprocess).data
+
+
 def _opened(data: Any, forward: Forward, preprocess: Preprocess | None, *, name: str = "") -> _Opened:
     """Look at the first item of any form of data, and make all of it ready. name: of what returned it."""
     if isinstance(data, str | os.PathLike):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,9 @@ from typing import Any, NoReturn
 import torch
 from torch import nn
 
+from zeropoint.data.inputs import InputInfo
 from zeropoint.errors import DataError, ModelError, RecipeError
+from zeropoint.notes import Note
 from zeropoint.progress import Progress
 from zeropoint.torch import checkpoints, processes, randomness
 from zeropoint.torch.batches import counted, doubts, epoch_batches, generators, moved, split
@@ -31,6 +33,8 @@ from zeropoint.torch.training_options import Epoch, Evaluation, Finetuned, Optio
 Tensor = Any  # of PyTorch, which has no types here
 STAGE = "fine-tuning"
 LOSSES = 4  # the whole loss, the task's, the outputs' and the features'
+OUTPUTS = 2  # the place of the outputs' among them
+FARTHER = 1.5  # times the distance at the beginning, which one batch tells: more is worth a note
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,8 +104,20 @@ def train(prepared: nn.Module, data: Iterable[object], options: Options, hooks: 
         steps=plant.total,
         resumed_at=resumed_at,
         measures=() if state.yardstick is None else state.yardstick.measures,
-        notes=doubts(data),
+        notes=(*doubts(data), *_farther(state)),
     )
+
+
+def _farther(state: State) -> Iterator[Note]:
+    """Say where training has led away from the float network."""
+    ended = state.history[-1]["outputs"] if state.history else 0.0
+    if state.began is not None and ended > FARTHER * state.began:
+        yield Note(
+            STAGE,
+            f"the outputs ended farther from the float network's than they began: a distance of {ended:.3g}, {state.began:.3g} in the "
+            "first batch; lower learning_rate and scale_learning_rate, train for longer, or keep the plan that it began with",
+            kind="warning",
+        )
 
 
 def _run(state: State, plant: Plant, data: Iterable[object]) -> int:
@@ -152,6 +168,7 @@ def _step(state: State, plant: Plant, batch: object, *, where: str) -> list[floa
     norm = learner.norm()
     figures: list[float]
     *figures, length = torch.cat([told, norm.double().reshape(1)]).tolist()
+    state.began = figures[OUTPUTS] if state.began is None else state.began
     if not math.isfinite(figures[0]) or not (math.isfinite(length) or state.scaler.is_enabled()):
         _diverged(state, plant, figures[0], where=where)
     if options.clip is not None:
@@ -167,9 +184,21 @@ def _step(state: State, plant: Plant, batch: object, *, where: str) -> list[floa
 def _taken(state: State, plant: Plant, batch: object, *, where: str) -> tuple[tuple[Tensor, ...], Any]:
     """Return a batch's inputs and target, on the device."""
     inputs, target = split(moved(batch, state.device), state.module.teacher.inputs, where=where)
+    _check_inputs(inputs, state.module.origin.inputs, where=where)
     if target is None and plant.options.loss != "distillation":
         raise DataError(f"data, {where}: found no target beside the inputs, which the loss needs; give (inputs, target), or leave it out")
     return inputs, target
+
+
+def _check_inputs(inputs: Sequence[Tensor], infos: Sequence[InputInfo], *, where: str) -> None:
+    for tensor, info in zip(inputs, infos, strict=True):
+        shape, dtype = tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
+        if not info.takes(shape) or dtype != info.dtype.name:
+            wanted = ", ".join("any" if size is None else str(size) for size in info.shape)
+            raise DataError(
+                f"data, {where}: input {info.name!r}: found {dtype} of shape {shape}, expected {info.dtype.name} of shape ({wanted}); "
+                "the data gives a batch at a time: put single samples into a DataLoader, and convert the type there"
+            )
 
 
 def _losses(state: State, plant: Plant, inputs: tuple[Tensor, ...], target: Any) -> list[Tensor]:
