@@ -298,7 +298,7 @@ def test_parameters_are_what_learns(learning: Learning, symmetric: bool, expecte
     spec = Spec(FORMATS["uint8"], symmetric)
     module = FakeQuantize(some_qparams(spec), spec, 3, learning=learning)
     assert [name for name, _ in module.named_parameters()] == expected
-    assert sorted(module.state_dict()) == ["least", "scale", "zero_point"]
+    assert sorted(module.state_dict()) == ["_extra_state", "least", "scale", "zero_point"]
 
 
 def test_training_that_diverged_is_an_error() -> None:
@@ -451,3 +451,11 @@ def test_module_on_a_gpu_equals_deployment(spec: Spec) -> None:
     assert same_bits(y.detach().cpu().numpy(), deployed(x, module.qparams()))
     y.nan_to_num().sum().backward()
     assert module.scale.grad.shape == module.scale.shape
+
+
+def test_numbers_for_other_codes_are_not_loaded() -> None:
+    four = Spec(FORMATS["int4"], symmetric=True)
+    saved = FakeQuantize(some_qparams(four), four, 1, learning="fixed").state_dict()
+    eight = Spec(FORMATS["int8"], symmetric=True)
+    with pytest.raises(RecipeError, match="state dict: found numbers for codes from -8 to 7, expected -128 to 127"):
+        FakeQuantize(some_qparams(eight), eight, 1, learning="fixed").load_state_dict(saved)

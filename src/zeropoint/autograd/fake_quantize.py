@@ -162,6 +162,23 @@ class FakeQuantize(nn.Module):
         code = self.spec.format
         return QParams(scale.copy(), np.asarray(zero_point.astype(code.dtype)), code, self.spec.granularity, self.narrow)
 
+    def get_extra_state(self) -> Tensor:
+        """Return the lowest and the highest code, which stand beside the numbers in a state dict; a tensor, as all else there."""
+        return torch.tensor([self.codes.qmin, self.codes.qmax])
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Refuse numbers that are for other codes.
+
+        Raises:
+            RecipeError: they are.
+        """
+        lowest, highest = (int(code) for code in state)
+        if (lowest, highest) != (self.codes.qmin, self.codes.qmax):
+            raise RecipeError(
+                f"state dict: found numbers for codes from {lowest} to {highest}, expected {self.codes.qmin} to {self.codes.qmax}; prepare "
+                "with the plan, or the target and the recipe, that it was saved with"
+            )
+
     def extra_repr(self) -> str:
         """Tell format, granularity and what learns."""
         match self.spec.granularity:
