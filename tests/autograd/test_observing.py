@@ -11,8 +11,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from zeropoint.autograd.kernels import counting, dispatch, plain  # noqa: E402
-from zeropoint.autograd.observing import TensorObservation  # noqa: E402
+from zeropoint.autograd.observing import RowsObservation, TensorObservation, add_rows  # noqa: E402
 from zeropoint.errors import DataError  # noqa: E402
+from zeropoint.statistics.channel_sums import LIMBS, observe_rows, sums_of  # noqa: E402
 from zeropoint.statistics.tensor import EMPTY, observe  # noqa: E402
 
 Tensor = Any
@@ -138,3 +139,23 @@ def test_two_blocks_fit_on_a_processor(kib: int) -> None:
     assert 0 < octaves <= counting.MOST_OCTAVES
     assert octaves % counting.OCTAVES_OF_BIN == 0
     assert 2 * (octaves * 1024 + counting.RESERVED_BYTES) <= kib << 10
+
+
+ROWS = np.random.default_rng(0).standard_normal((50, 7)).astype(np.float32) * np.logspace(-40, 38, 7, dtype=np.float32)
+ROWS[3, 2], ROWS[5, 1], ROWS[7, 0], ROWS[9] = np.nan, np.inf, -0.0, 0.0
+
+
+@pytest.mark.parametrize("split", [1, 7, 50], ids=lambda size: f"{size} rows at a time")
+def test_digits_of_rows_are_those_of_numpy(split: int) -> None:
+    limbs, rows = torch.zeros(LIMBS, 7, dtype=torch.int64), 0
+    for start in range(0, 50, split):
+        rows += int(add_rows(torch.from_numpy(ROWS[start : start + split]), limbs))
+    assert sums_of(rows, limbs.numpy()).equals(observe_rows(ROWS))
+
+
+@pytest.mark.parametrize("device", ["cpu", DEVICES[-1]])
+def test_sums_of_rows_are_those_of_arrays(device: str) -> None:
+    observation = RowsObservation(7, device)
+    for start in range(0, 50, 20):
+        observation.add(torch.from_numpy(ROWS[start : start + 20]).to(device))
+    assert observation.sums().equals(observe_rows(ROWS))

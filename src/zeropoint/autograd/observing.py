@@ -10,9 +10,54 @@ from zeropoint.autograd.kernels.dispatch import no_tally, observe
 from zeropoint.autograd.kernels.layout import flat
 from zeropoint.autograd.kernels.plain import ordered
 from zeropoint.errors import DataError
+from zeropoint.statistics.channel_sums import (
+    LIMB_BITS,
+    LIMBS,
+    MANTISSA_BITS,
+    SMALLEST_EXPONENT,
+    ChannelObservation,
+    ChannelSums,
+    sums_of,
+)
 from zeropoint.statistics.tensor import Observation, TensorStatistic, from_counts
 
 Tensor = Any  # of PyTorch, which has no types here
+
+
+def add_rows(rows: Tensor, limbs: Tensor) -> Tensor:
+    """Add the finite ones of `rows`, float32 (rows, channels), to `limbs`, int64 (19, channels), and return how many they are.
+
+    What `statistics.channel_sums` does in numpy, on any device: the digits are integers, whose sum no order changes.
+    """
+    finite = rows.isfinite().all(1, keepdim=True)
+    fraction, exponent = torch.frexp(torch.where(finite, rows, 0.0))
+    position = exponent.long() - (MANTISSA_BITS + SMALLEST_EXPONENT)
+    mantissa = (fraction * 2.0**MANTISSA_BITS).long()
+    digits = mantissa * torch.bitwise_left_shift(torch.ones_like(mantissa), position % LIMB_BITS)
+    limbs.scatter_add_(0, torch.where(digits == 0, 0, position // LIMB_BITS), digits)
+    return finite.sum()
+
+
+class RowsObservation:
+    """Sums of channels in the making, on a device: `add` rows, then take the `sums` of all of them."""
+
+    def __init__(self, channels: int, device: Any = "cpu") -> None:
+        """Begin with nothing seen."""
+        self._on_host = ChannelObservation(channels)
+        self._limbs = torch.zeros(LIMBS, channels, dtype=torch.int64, device=device)
+        self._rows = torch.zeros((), dtype=torch.int64, device=device)
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def add(self, rows: Tensor) -> None:
+        """Take in `rows` (rows, channels) of any float dtype; those that hold NaN or infinity are left out."""
+        if self._limbs.device.type == "cpu":  # for which there is compiled code
+            self._on_host.add(rows.float().numpy())
+        else:
+            self._rows += add_rows(rows.float(), self._limbs)
+
+    def sums(self) -> ChannelSums:
+        """Return the sums of what was added so far."""
+        return self._on_host.sums() if self._limbs.device.type == "cpu" else sums_of(int(self._rows), self._limbs.cpu().numpy())
 
 
 class TensorObservation:

@@ -7,15 +7,17 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zeropoint.data import Batches
 from zeropoint.graph.model import Model
 from zeropoint.graph.taps import Channels, Taps
 from zeropoint.numerics.affine import checked_axis
 from zeropoint.runtime.machine import cores
-from zeropoint.statistics.channel_sums import ChannelObservation
 from zeropoint.statistics.network import Statistics
+
+if TYPE_CHECKING:
+    from zeropoint.autograd.observing import RowsObservation
 
 MOST_ROWS = 1 << 14  # of channel means, that wait on the device
 WAITING = 8  # blocks that are read while others run
@@ -70,7 +72,7 @@ class DeviceRun:
         from zeropoint.autograd.observing import TensorObservation
 
         self._tensors = {name: TensorObservation(self._device) for name in self._taps.tensors}
-        self._sums: dict[Channels, ChannelObservation] = {}
+        self._sums: dict[Channels, RowsObservation] = {}
         self._rows: dict[Channels, list[Any]] = defaultdict(list)
         self._waiting = 0
 
@@ -115,8 +117,12 @@ class DeviceRun:
     def _flush(self) -> None:
         import torch
 
+        from zeropoint.autograd.observing import RowsObservation
+
         for key, rows in self._rows.items():
-            joined = torch.cat(rows).float().cpu().numpy()
-            self._sums.setdefault(key, ChannelObservation(joined.shape[1])).add(joined)
+            joined = torch.cat(rows)
+            if key not in self._sums:
+                self._sums[key] = RowsObservation(joined.shape[1], self._device)
+            self._sums[key].add(joined)
         self._rows.clear()
         self._waiting = 0

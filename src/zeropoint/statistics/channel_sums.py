@@ -90,7 +90,12 @@ class ChannelObservation:
     def sums(self) -> ChannelSums:
         """Return the sums of what was added so far."""
         with self._lock:
-            return ChannelSums(self._rows, _carried(self._limbs.T.copy()))
+            return sums_of(self._rows, self._limbs)
+
+
+def sums_of(rows: int, limbs: Limbs) -> ChannelSums:
+    """Return the sums of so many finite rows from their digits, int64 (19, channels), which need not be carried yet."""
+    return ChannelSums(rows, _carried(limbs.T.copy()))
 
 
 def add_rows_in_numpy(rows: Array32, limbs: Limbs) -> int:
