@@ -84,9 +84,9 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     if name == "__version__":
-        from importlib.metadata import version
+        from zeropoint.release import own_version
 
-        return version("zeropoint")
+        return own_version()
     raise AttributeError(f"module 'zeropoint' has no attribute {name!r}")
 
 

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import reduce
-from importlib.metadata import version
 
 import numpy as np
 
@@ -25,6 +24,7 @@ from zeropoint.planner import NO_LIMITS, Limits, make_plan
 from zeropoint.progress import Progress, silent
 from zeropoint.recipe import Recipe
 from zeropoint.refine.bias_correction import channel_axes, correct_biases
+from zeropoint.release import own_version
 from zeropoint.runtime.machine import return_freed_memory
 from zeropoint.runtime.onnxruntime import VERSION as RUNTIME_VERSION
 from zeropoint.statistics.network import Statistics
@@ -78,7 +78,7 @@ def observe_network(
         blocks=len(divided),
         batch_size=divided.size,
         provider=resources.provider,
-        zeropoint=version("zeropoint"),
+        zeropoint=own_version(),
         onnxruntime=RUNTIME_VERSION,
     )
     taps = needed_taps(network, find_sites(network, facts, target, include=recipe.include, exclude=recipe.exclude), facts, recipe)
@@ -135,7 +135,7 @@ def decide(network: Model, observed: Observed, target: Target, recipe: Recipe, *
     spots = trouble_spots(network, plan, target=target, facts=observed.facts, statistics=seen)
     corrections, unmended = correct_biases(network, plan, observed.statistics.channels) if recipe.bias == "corrected" else ((), ())
     provenance = Provenance(
-        zeropoint=version("zeropoint"),
+        zeropoint=own_version(),
         onnxruntime=observed.source.onnxruntime,
         model_sha256=observed.source.model_sha256,
         calibration_data=observed.source.data,

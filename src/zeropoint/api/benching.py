@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +11,7 @@ from zeropoint.benching.comparison import Guard
 from zeropoint.benching.entries import Request, open_entries, read_subjects
 from zeropoint.benching.measure import measure, this_machine
 from zeropoint.progress import Progress, silent
+from zeropoint.release import own_version
 from zeropoint.report.bench import bench_page
 from zeropoint.report.page import check_report, write
 from zeropoint.runtime.onnxruntime import provider_name
@@ -78,7 +78,7 @@ def bench(  # noqa: PLR0913  (each option of the command line, packed into value
     told += () if guard is None else guard.check_entries(entries, request)
     measured = measure(entries, request, progress=progress)
     found = Bench(
-        zeropoint=version("zeropoint"),
+        zeropoint=own_version(),
         machine=machine,
         timings=measured.timings,
         energy=measured.energy,

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from zeropoint import native
 from zeropoint.notes import Note
+from zeropoint.release import own_version
 from zeropoint.runtime import onnxruntime, openvino
 from zeropoint.runtime.cpu import Cpu, read_cpu
 from zeropoint.runtime.gpu import Gpus, find_gpus
@@ -65,7 +66,7 @@ def survey() -> Survey:
         except (ImportError, RuntimeError) as error:
             notes.append(Note("openvino", f"it is installed, but does not start: {error}", kind="run"))
     return Survey(
-        zeropoint=version("zeropoint"),
+        zeropoint=own_version(),
         python=platform.python_version(),
         system=platform.system(),
         cpu=read_cpu(),

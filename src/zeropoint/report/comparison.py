@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 from zeropoint.comparison import Comparison, Side, bad_news, verdict
 from zeropoint.evaluate.codes import Codes
 from zeropoint.evaluate.layers import LayerFidelity
+from zeropoint.release import own_version
 from zeropoint.report.fidelity import fidelity_figures
 from zeropoint.report.figures import Figure, Figures, pair
 from zeropoint.report.manifest import Manifest
@@ -132,7 +132,7 @@ def _operators(found: Comparison) -> Table:
 
 
 def _manifest(found: Comparison) -> Manifest:
-    facts = [("data", found.evaluation_data), ("zeropoint", version("zeropoint"))]
+    facts = [("data", found.evaluation_data), ("zeropoint", own_version())]
     for label, side in zip(LABELS, (found.a, found.b), strict=True):
         form = "quantized" if side.quantized else "float"
         opset = f"opset {side.opset}" if side.opset is not None else "no opset of ONNX"
