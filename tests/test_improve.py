@@ -14,7 +14,7 @@ from zeropoint import api, improve
 from zeropoint.data.split import spread
 from zeropoint.graph.scaling import scaling
 from zeropoint.graph.store import serialize
-from zeropoint.improve import EFFORTS, REFINEMENTS, is_lower
+from zeropoint.improve import EFFORTS, REFINEMENTS, Refinement, is_lower
 from zeropoint.plan import Step, from_json, to_json
 from zeropoint.refine.smoothing import Scalables, Smoothed
 from zeropoint.refine.trial import outputs_of
@@ -24,6 +24,10 @@ WIDTH, TOKENS = 32, 6
 RNG = np.random.default_rng(0)
 WEIGHTS = {"w": (WIDTH, WIDTH), "b": (WIDTH,), "v": (WIDTH, WIDTH), "c": (WIDTH,), "e": np.float32(1e-5)}
 NORMAL = "n = LayerNormalization(x, g, h) a = MatMul(n, w) s = Add(a, b) r = Relu(s) m = MatMul(r, v) y = Add(m, c)"
+
+
+def always(effort: Any, task: Any) -> bool:
+    return True
 
 
 def gains() -> Array:
@@ -139,7 +143,7 @@ def test_nothing_is_fitted_to_what_checks(monkeypatch: pytest.MonkeyPatch) -> No
         checked.update(feed["x"].tobytes() for feed in feeds)
         return outputs_of(network, feeds)
 
-    monkeypatch.setattr(improve, "REFINEMENTS", {"smoothing": refinement})
+    monkeypatch.setattr(improve, "REFINEMENTS", {"smoothing": Refinement(refinement, always)})
     monkeypatch.setattr(improve, "outputs_of", judged)
     quantized(outlier_channels(), tokens(1), without=["rounding"])
     assert (len(fitted), len(checked)) == (36, 12)
@@ -175,7 +179,9 @@ def test_what_does_not_help_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None
     def _narrow(entry: Any) -> Any:
         return replace(entry, scale=(entry.scale[0] / 8,), range=())
 
-    monkeypatch.setattr(improve, "REFINEMENTS", {"smoothing": worse, "rounding": lambda work, state: None})
+    monkeypatch.setattr(
+        improve, "REFINEMENTS", {"smoothing": Refinement(worse, always), "rounding": Refinement(lambda work, state: None, always)}
+    )
     plan = quantized(model, data).plan
     assert plan.entries == plain.entries
     [step] = plan.steps
@@ -213,8 +219,15 @@ def test_what_is_to_be_left_out_is_not_tried(without: tuple[str, ...], made: lis
     assert plan.provenance.without == without
 
 
-def test_without_any_refinement_few_samples_are_enough() -> None:
-    result = quantized(outlier_channels(), tokens(1, 5), samples=5, effort="best", without=["smoothing", "rounding"])
+@pytest.mark.parametrize(
+    ("effort", "without"),
+    [
+        pytest.param("best", ["smoothing", "rounding"], id="what is left needs PyTorch"),
+        pytest.param("balanced", ["smoothing"], id="what is left is for 4 bits"),
+    ],
+)
+def test_where_no_refinement_applies_few_samples_are_enough(effort: Any, without: list[str]) -> None:
+    result = quantized(outlier_channels(), tokens(1, 5), samples=5, effort=effort, without=without)
     assert [note for note in result.notes if note.where == "effort"] == []
 
 
@@ -229,7 +242,11 @@ def test_what_memory_has_no_room_for_is_not_tried_and_told(monkeypatch: pytest.M
 
 def test_samples_are_as_many_as_memory_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
-    monkeypatch.setattr(improve, "REFINEMENTS", {"smoothing": lambda work, _: read.append(work.effort.probed)})
+
+    def refinement(work: Any, _: Any) -> None:
+        read.append(work.effort.probed)
+
+    monkeypatch.setattr(improve, "REFINEMENTS", {"smoothing": Refinement(refinement, always)})
     for room in (2_000_000_000, 40_000, 30_000):
         monkeypatch.setattr(improve, "ROOM", room)
         quantized(outlier_channels(), tokens(1), without=["rounding"])

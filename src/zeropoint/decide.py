@@ -129,7 +129,7 @@ def decide(network: Model, observed: Observed, target: Target, recipe: Recipe, *
         RecipeError: a solver, or a pattern of include or exclude, fits nothing.
     """
     placement = find_sites(network, observed.facts, target, include=recipe.include, exclude=recipe.exclude)
-    statistics = _statistics(network, placement, observed, target)
+    statistics = site_statistics(network, placement, observed.statistics, target)
     plan = make_plan(network, placement, statistics, target, recipe, limits=limits)
     seen = Statistics({**observed.statistics.tensors, **statistics}, observed.statistics.channels)
     spots = trouble_spots(network, plan, target=target, facts=observed.facts, statistics=seen)
@@ -169,9 +169,13 @@ def needed_taps(network: Model, placement: Placement, facts: Facts, recipe: Reci
     return Taps(tuple(dict.fromkeys(source for origins in found.values() for source in origins)), channels)
 
 
-def _statistics(network: Model, placement: Placement, observed: Observed, target: Target) -> dict[str, TensorStatistic]:
-    """Return the statistic of each tensor that takes a Q/DQ pair, also of those that only hold what was observed in others."""
-    seen = observed.statistics.tensors
+def site_statistics(network: Model, placement: Placement, statistics: Statistics, target: Target) -> dict[str, TensorStatistic]:
+    """Return the statistic of each tensor that takes a Q/DQ pair, also of those that only hold what was observed in others.
+
+    Raises:
+        DataError: a tensor that the target quantizes was not observed.
+    """
+    seen = statistics.tensors
     origins_of = sources(network, [*seen, *(site.tensor for site in placement.activations)])
     found = {site.tensor: (site.tensor,) if site.tensor in seen else origins_of[site.tensor] for site in placement.activations}
     missing = [source for origins in found.values() for source in origins if source not in seen]

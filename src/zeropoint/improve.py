@@ -98,7 +98,12 @@ class State:
     detail: str = ""
 
 
-Refinement = Callable[[Work, State], State | None]
+@dataclass(frozen=True, slots=True)
+class Refinement:
+    """make: the state refined, or None where nothing was found. applies: whether an effort makes it for such a task at all."""
+
+    make: Callable[[Work, State], State | None]
+    applies: Callable[[Effort, Task], bool]
 
 
 def plan_network(network: Model, samples: Samples, task: Task, *, sha256: Callable[[], str]) -> State:
@@ -123,7 +128,7 @@ def improve(network: Model, observed: Observed, plan: Plan, samples: Samples, ta
         DataError: a sample cannot be read.
     """
     effort = EFFORTS[task.recipe.effort]
-    names = [name for name in effort.refinements if name not in task.recipe.without and _applies(name, effort, task)]
+    names = [name for name in effort.refinements if name not in task.recipe.without and REFINEMENTS[name].applies(effort, task)]
     state = State(plan, network, observed)
     if not names or not plan.entries:
         return state
@@ -145,7 +150,7 @@ def improve(network: Model, observed: Observed, plan: Plan, samples: Samples, ta
     steps: list[Step] = []
     errors = _errors(network, plan, checks, floats)
     for name in names:
-        tried = REFINEMENTS[name](work, state)
+        tried = REFINEMENTS[name].make(work, state)
         if tried is None:
             continue
         found = _errors(network, tried.plan, checks, floats)
@@ -155,13 +160,6 @@ def improve(network: Model, observed: Observed, plan: Plan, samples: Samples, ta
         if kept:
             state, errors = tried, found
     return replace(state, plan=replace(state.plan, steps=tuple(steps)))
-
-
-def _applies(name: str, effort: Effort, task: Task) -> bool:
-    """Say whether a refinement is one for this task: reconstruction is for PyTorch, and for weights that lose much."""
-    if name != "reconstruction":
-        return True
-    return task.recipe.weight_format in effort.reconstructed and is_device(task.resources.provider)
 
 
 def _unrefined(state: State, reason: str) -> State:
@@ -265,9 +263,7 @@ def _new_names(scalings: Sequence[Scaling], scaled: Model) -> dict[str, str]:
     return {tensor: str(nodes[reader.node].inputs[reader.input].name) for tensor, reader in readers}  # type: ignore[union-attr]
 
 
-def _rounding(work: Work, state: State) -> State | None:
-    if work.task.recipe.weight_format not in work.effort.rounded:
-        return None
+def _rounding(work: Work, state: State) -> State:
     plan = replace(state.plan, scalings=())  # which the network has
     swept = sweep(
         state.network,
@@ -282,7 +278,7 @@ def _rounding(work: Work, state: State) -> State | None:
     return replace(state, plan=refined, detail=detail)
 
 
-def _reconstruction(work: Work, state: State) -> State | None:
+def _reconstruction(work: Work, state: State) -> State:
     from zeropoint.autograd.reconstruction import Budget, reconstruct
 
     plan = replace(state.plan, scalings=())  # which the network has
@@ -299,4 +295,10 @@ def _reconstruction(work: Work, state: State) -> State | None:
     return replace(state, plan=found, detail=f"{moved} weights changed")
 
 
-REFINEMENTS: Mapping[str, Refinement] = {"smoothing": _smoothing, "rounding": _rounding, "reconstruction": _reconstruction}
+REFINEMENTS: Mapping[str, Refinement] = {
+    "smoothing": Refinement(_smoothing, lambda effort, task: True),
+    "rounding": Refinement(_rounding, lambda effort, task: task.recipe.weight_format in effort.rounded),
+    "reconstruction": Refinement(
+        _reconstruction, lambda effort, task: task.recipe.weight_format in effort.reconstructed and is_device(task.resources.provider)
+    ),
+}

@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from zeropoint.calibrate import resources
 from zeropoint.data import Preprocess, load_preprocess
-from zeropoint.data.callables import Indexed
 from zeropoint.data.choice import Request, choose_samples
-from zeropoint.decide import observe_network
+from zeropoint.decide import observe_network, site_statistics
 from zeropoint.graph.facts import capture_facts
 from zeropoint.graph.load import NamedBytes, fingerprint, input_infos, load
 from zeropoint.graph.model import Model
 from zeropoint.graph.prepare import prepare
 from zeropoint.graph.sites import Placement, find_sites
-from zeropoint.graph.sources import sources
 from zeropoint.notes import Note
 from zeropoint.plan import Plan, Provenance
 from zeropoint.recipe import Recipe
+from zeropoint.release import own_version
 from zeropoint.runtime.onnxruntime import VERSION as RUNTIME_VERSION
-from zeropoint.statistics.tensor import TensorStatistic, merge
+from zeropoint.statistics.tensor import TensorStatistic
 from zeropoint.targets import Target, get_target
 from zeropoint.torch.arguments import Arguments, bind
 from zeropoint.torch.capture import check_libraries
 from zeropoint.torch.exporting import export
-from zeropoint.torch.feeding import forward_of, ready, ready_items
+from zeropoint.torch.feeding import forward_of
 from zeropoint.torch.foreign import recognized
 from zeropoint.torch.foreign.checkpoint import as_float64
 from zeropoint.torch.importing_module import with_weights
@@ -40,6 +36,7 @@ from zeropoint.torch.importing_plan import import_plan
 from zeropoint.torch.importing_sites import locate
 from zeropoint.torch.importing_state import open_state
 from zeropoint.torch.reference import NO_SHAPES, resolve
+from zeropoint.torch.sources import ready_data
 
 if TYPE_CHECKING:
     import torch
@@ -125,11 +122,9 @@ def import_checkpoint(  # noqa: PLR0913  (a facade: an option each)
     weights = _weights(model)
     placement = find_sites(network, capture_facts(network, call.feed), goal, include=recipe.include, exclude=recipe.exclude)
     located = locate(traced(network, traces, weights), placement, checkpoint.quantizers, weights, tensors)
-    measured = (
-        {}
-        if data is None
-        else _measured(network, placement, Request(_ready(data, model), None, None, images, recipe, input_infos(network)), goal)
-    )
+    ready = ready_data(data, forward_of(model), images)
+    request = Request(ready, None, None, images, recipe, input_infos(network))
+    measured = {} if data is None else _measured(network, placement, request, goal)
     made = import_plan(network, placement, located, measured, target=goal, recipe=recipe)
     summary = _summary(made, placement, form.name)
     plan = replace(made, notes=(summary, *made.notes, *notes), provenance=_provenance(content, form.name, recipe, type(model).__name__))
@@ -154,26 +149,13 @@ def _weights(model: torch.nn.Module) -> dict[str, Any]:
     return {path: as_float64(weight) for path, weight in found.items() if weight is not None and weight.dim() >= 2}
 
 
-def _ready(data: Any, model: torch.nn.Module) -> object:
-    """Return data as the exported network is fed; what lies in files is read as for any network."""
-    if isinstance(data, str | os.PathLike):
-        return data
-    forward = forward_of(model)
-    if isinstance(data, Mapping) or hasattr(data, "__array__"):
-        return ready(data, forward, "data")
-    return ready_items(data, forward, name=f"a {type(data).__name__}")[1] if isinstance(data, Iterable | Indexed) else data
-
-
 def _measured(network: Model, placement: Placement, request: Request, target: Target) -> Mapping[str, TensorStatistic]:
     """Return what the data shows of each tensor that takes a pair, also of those that only hold what was observed in others."""
     chosen = choose_samples(request, calibrate=True, evaluate=False).calibration
     assert chosen is not None  # they were asked for
     recipe = replace(request.recipe, bias="kept")
-    seen = observe_network(network, chosen, sha256=str, target=target, recipe=recipe, resources=IN_PROCESS).statistics.tensors
-    tensors = [site.tensor for site in placement.activations]
-    made_of = sources(network, [*seen, *tensors])
-    found = {tensor: (tensor,) if tensor in seen else made_of[tensor] for tensor in tensors}
-    return {tensor: reduce(merge, (seen[source] for source in parts)) for tensor, parts in found.items()}
+    observed = observe_network(network, chosen, sha256=str, target=target, recipe=recipe, resources=IN_PROCESS)
+    return site_statistics(network, placement, observed.statistics, target)
 
 
 def _summary(plan: Plan, placement: Placement, format: str) -> Note:
@@ -190,7 +172,7 @@ def _summary(plan: Plan, placement: Placement, format: str) -> Note:
 
 def _provenance(content: NamedBytes, format: str, recipe: Recipe, model: str) -> Provenance:
     return Provenance(
-        zeropoint=version("zeropoint"),
+        zeropoint=own_version(),
         onnxruntime=RUNTIME_VERSION,
         model=model,
         model_sha256=fingerprint(content),

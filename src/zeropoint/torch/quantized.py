@@ -94,10 +94,6 @@ class QuantizedModule(nn.Module):
         """Run the network on its inputs in order; return its outputs in order, and the tensors inside that have these names."""
         return self.network.features(inputs, names)
 
-    def inputs(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
-        """Return what a call of the module gives to the network's inputs, in their order."""
-        return tuple(self.call.arguments(*args, **kwargs))
-
     def weight_parameters(self) -> list[nn.Parameter]:
         """Return the weights and biases of the network."""
         return [*self.network.weights.values()]
