@@ -18,6 +18,7 @@ from tests.graph.networks import Feed, network, plan_network, run, run_all
 
 from zeropoint.autograd.lift import Lifted, lift, trainable_weights
 from zeropoint.errors import ModelError, PlanError
+from zeropoint.graph.initializers import constant_array
 from zeropoint.graph.load import load
 from zeropoint.graph.materialize import materialize
 from zeropoint.graph.model import Model
@@ -227,6 +228,17 @@ def test_codes_of_a_bias_need_those_of_its_product() -> None:
     biases = tuple(entry for entry in plan.entries if entry.role == "bias")
     with pytest.raises(PlanError, match="not for both of what it is added to the product of"):
         lift(prepared("residual"), replace(plan, entries=biases))
+
+
+def test_a_bias_is_rounded_at_the_scale_of_its_product() -> None:
+    plan, coarse = planned("residual", "onnxruntime"), 64.0  # so that all codes of the input are 0, and the bias is what is left
+    weight, data = plan.entry("first"), replace(plan.entry("x"), scale=(coarse,), range=())
+    [bias_entry] = [entry for entry in plan.entries if entry.role == "bias" and entry.readers[0].node == "a"]
+    scale = coarse * np.asarray(weight.scale, np.float32)
+    module = lift(prepared("residual"), replace(plan, entries=(data, weight, bias_entry)))
+    _, inside = module.features([torch.from_numpy(X)], ("a",))
+    bias = constant_array(prepared("residual").graph.initializers[bias_entry.tensor])
+    np.testing.assert_allclose(inside["a"].detach()[0, :, 0, 0], np.rint(bias / scale) * scale, rtol=1e-6)
 
 
 def test_the_number_of_inputs_is_checked() -> None:

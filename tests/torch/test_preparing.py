@@ -176,6 +176,7 @@ def test_a_module_is_prepared_like_the_network_that_it_exports_to() -> None:
         error = (found(MODULE_DATA[0]) - expected).norm() / expected.norm()
     module.train()
     assert error < 0.1
+    assert finish(found).plan.provenance.model == "Network"
     with torch.no_grad():
         assert torch.equal(found(image=MODULE_DATA[0]), found(MODULE_DATA[0]))
     assert np.abs(run(finish(found), MODULE_DATA[0]) - run_module(found, MODULE_DATA[0])).max() < 0.05

@@ -18,13 +18,11 @@ def block_ends(model: ir.Model) -> tuple[str, ...]:
     alive = {value: reads for value in model.graph.inputs if (reads := sum(weighted(node) is not None for node, _ in value.uses()))}
     fed = frozenset(alive)
     candidate = ""
-    has_weights = False
     for node in model.graph:
         is_weighted = weighted(node) is not None
         if is_weighted and candidate:
             ends.append(candidate)
-            candidate, has_weights = "", False
-        has_weights |= is_weighted
+            candidate = ""
         if is_weighted or any(value in alive and value not in fed for value in node.inputs):
             alive.update((value, len(value.uses())) for value in node.outputs if value.uses())
         for value in node.inputs:
@@ -33,7 +31,7 @@ def block_ends(model: ir.Model) -> tuple[str, ...]:
                 if not alive[value]:
                     del alive[value]
         [*left] = alive
-        is_end = len(left) == 1 and left[0] in node.outputs and has_weights
+        is_end = len(left) == 1 and left[0] in node.outputs
         candidate = str(left[0].name) if is_end else candidate if not is_weighted and candidate and len(left) == 1 else ""
     outputs = {value.name for value in model.graph.outputs}
     return tuple(name for name in ends if name not in outputs)
