@@ -103,7 +103,7 @@ def forward(case: Case, module: nn.Module) -> None:
 
 def calibrated(case: Case) -> None:
     """Observe what a plan for TensorRT needs, on all batches."""
-    facts = capture_facts(case.network, {"image": case.data[0][0]["image"][:1]})
+    facts = capture_facts(case.network, case.data.samples[0])
     recipe = Recipe(batch_size=case.data.size)
     taps = needed_taps(case.network, find_sites(case.network, facts, get_target("tensorrt")), facts, recipe)
     size, blocks = case.data.size, len(case.data)

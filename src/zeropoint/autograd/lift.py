@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -13,7 +14,7 @@ from zeropoint.autograd.fake_quantize import FakeQuantize, fake_quantize
 from zeropoint.autograd.operators import bound
 from zeropoint.errors import ModelError, PlanError
 from zeropoint.graph.exported import default_opset
-from zeropoint.graph.initializers import constant_array
+from zeropoint.graph.initializers import Array, constant_array
 from zeropoint.graph.model import Model, Node, Value
 from zeropoint.graph.operators import is_constant, weighted
 from zeropoint.graph.own_biases import MATRIX, bias_input
@@ -21,6 +22,7 @@ from zeropoint.numerics.formats import FORMATS
 from zeropoint.plan import Entry, Plan, Reader
 
 Tensor = Any  # of PyTorch, which has no types here
+Device = Any  # a torch.device or its name
 Function = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 Maker = Callable[[Entry, int], FakeQuantize]
 NORMS = frozenset({"BatchNormalization", "GroupNormalization", "InstanceNormalization", "LayerNormalization", "RMSNormalization"})
@@ -53,7 +55,7 @@ class Lifted(nn.Module):
     shapes, stay where the host reads them. `quantizers` are the modules that quantize, `quantizer_of` tells them by tensor.
     """
 
-    def __init__(self, network: Model, draft: _Draft, *, trainable: Collection[str]) -> None:
+    def __init__(self, network: Model, draft: _Draft, *, trainable: Collection[str], device: Device) -> None:
         super().__init__()
         self.inputs, self.outputs = (tuple(str(v.name) for v in values) for values in (network.graph.inputs, network.graph.outputs))
         self.steps = tuple(_with_ends(draft.steps, self.inputs, self.outputs))
@@ -65,10 +67,11 @@ class Lifted(nn.Module):
         for name, value in network.graph.initializers.items():
             if name not in read or not is_constant(value):
                 continue
-            tensor = torch.from_numpy(constant_array(value).copy())
-            if name not in trainable and _belongs_on_host(value, tensor):
-                self.on_host[name] = tensor
+            array = np.asarray(constant_array(value), order="C")
+            if name not in trainable and _belongs_on_host(value, array):
+                self.on_host[name] = torch.tensor(array)
             else:
+                tensor = torch.tensor(array, device=device)
                 self.places[name] = _place(self, name, nn.Parameter(tensor) if name in trainable else tensor)
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -126,9 +129,14 @@ def fixed_quantizer(entry: Entry, rank: int) -> FakeQuantize:
 
 
 def lift(
-    network: Model, plan: Plan | None = None, *, trainable: Collection[str] | None = None, quantizer: Maker = fixed_quantizer
+    network: Model,
+    plan: Plan | None = None,
+    *,
+    trainable: Collection[str] | None = None,
+    quantizer: Maker = fixed_quantizer,
+    device: Device = "cpu",
 ) -> Lifted:
-    """Return the prepared float `network` as a module of differentiable operators, on the CPU.
+    """Return the prepared float `network` as a module of differentiable operators, on a device.
 
     plan: what `graph.settle.settle` leaves: a FakeQuantize then stands before each node input that an entry names. trainable: names of
     the constants that are to be parameters, `trainable_weights` of the network where it is None. quantizer: makes the module for an entry
@@ -160,7 +168,10 @@ def lift(
     if pairs:
         reader, entry = next(iter(pairs.items()))
         raise PlanError(f"plan: tensor {entry.tensor!r}: found no node {reader.node!r} with an input {reader.input} in the network")
-    return Lifted(network, draft, trainable=trainable_weights(network) if trainable is None else trainable)
+    trained = trainable_weights(network) if trainable is None else trainable
+    lifted = Lifted(network, draft, trainable=trained, device=device)
+    lifted.to(device)
+    return lifted
 
 
 def trainable_weights(network: Model) -> frozenset[str]:
@@ -207,8 +218,8 @@ def _weights_of(node: Node) -> Iterator[Value]:
     yield from (value for value in inputs if value is not None)
 
 
-def _belongs_on_host(value: Value, tensor: Tensor) -> bool:
-    if not tensor.is_floating_point() or tensor.dim() == 0:
+def _belongs_on_host(value: Value, array: Array) -> bool:
+    if array.dtype.kind != "f" or array.ndim == 0:
         return True
     return all((node.op_type, index) in ON_HOST for node, index in value.uses())
 

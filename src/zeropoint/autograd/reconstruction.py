@@ -161,8 +161,8 @@ def reconstruct(
         modules[entry.tensor] = SoftRounding(weight, known, entry)
         return modules[entry.tensor]
 
-    student = lift(settled, pairs, trainable=(), quantizer=quantizer).to(device)
-    teacher = lift(network, trainable=()).to(device)
+    student = lift(settled, pairs, trainable=(), quantizer=quantizer, device=device)
+    teacher = lift(network, trainable=(), device=device)
     ends = (*block_ends(settled), student.outputs[0])
     mine = [{name: torch.from_numpy(np.array(feed[name])).to(device) for name in student.inputs} for feed in feeds]
     theirs: Sequence[Mapping[str, Tensor]] = mine

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from itertools import islice
+from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING, Any
 
 from zeropoint.data import Batches
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from zeropoint.autograd.observing import RowsObservation
 
 MOST_ROWS = 1 << 14  # of channel means, that wait on the device
-WAITING = 8  # blocks that are read while others run
+# Blocks that are read while others run: few at first, since threads that read at once also finish at once, and the first keeps all waiting.
+FIRST, MOST = 2, 8
 
 
 class DeviceRun:
@@ -31,7 +32,7 @@ class DeviceRun:
 
         from zeropoint.autograd.lift import lift
 
-        self._module = lift(network, trainable=()).eval().to(device)
+        self._module = lift(network, trainable=(), device=device).eval()
         self._taps, self._device = taps, device
         self._axes: dict[str, list[int]] = defaultdict(list)
         for tensor, axis in taps.channels:
@@ -47,15 +48,16 @@ class DeviceRun:
             DataError: a sample cannot be read or does not fit.
             ModelError: the network fails on one.
         """
-        pending = iter(blocks)
+        pending, reading = iter(blocks), deque[tuple[int, Future[list[list[Any]]]]]()
         with ThreadPoolExecutor(cores()) as readers:
             try:
-                reading = deque((block, readers.submit(self._read, batches, block)) for block in islice(pending, WAITING))
-                while reading:
+                for ahead in chain(range(FIRST, MOST), repeat(MOST)):
+                    reading.extend((block, readers.submit(self._read, batches, block)) for block in islice(pending, ahead - len(reading)))
+                    if not reading:
+                        return
                     block, feeds = reading.popleft()
                     for inputs in feeds.result():
                         self._run(inputs)
-                    reading.extend((block, readers.submit(self._read, batches, block)) for block in islice(pending, 1))
                     yield block
             finally:
                 readers.shutdown(cancel_futures=True)

@@ -117,7 +117,7 @@ def bound(node: Node, opset: int) -> Bound:
     if node.op_type == "CastLike" and node.inputs[1].dtype in NARROW:
         raise ModelError(f"{where}: found a cast to {node.inputs[1].dtype}, which PyTorch lacks")
     try:
-        inspect.signature(function).bind(*node.inputs, **attributes)
+        _signature(function).bind(*node.inputs, **attributes)
     except TypeError as error:
         raise ModelError(f"{where}: found inputs or attributes that the operator does not allow: {error}") from None
     return Bound(partial(function, **attributes), node.op_type, opset, len(node.outputs), where)
@@ -162,8 +162,13 @@ def _function(operator: str, opset: int, outputs: int) -> Operator:
 
 
 @cache
+def _signature(function: Operator) -> inspect.Signature:
+    return inspect.signature(function)
+
+
+@cache
 def _keywords(function: Operator) -> frozenset[str]:
-    parameters = inspect.signature(function).parameters.values()
+    parameters = _signature(function).parameters.values()
     return frozenset(parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY)
 
 
