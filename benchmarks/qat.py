@@ -2,23 +2,24 @@
 
 For each seed a float network is trained, quantized after training (PTQ) by calibration on training images, and trained on with its
 rounding in it (QAT) by `zeropoint.torch.finetune`: at 8 bits for weights and activations, and at 4, where the first and the last layer
-keep 8 bits, as in "Learned Step Size Quantization" (Esser et al., 2020). Accuracy is of the fake-quantized module, which is what is
-deployed. A part of the training images judges whatever is chosen; the test images give the figures and nothing else.
+keep 8 bits, as in "Learned Step Size Quantization" (Esser et al., 2020), unless --ends is 4. Accuracy is of the fake-quantized module,
+which is what is deployed. It is told of a part of the training images, by which settings are to be chosen, and of the test images, which
+give the figures and nothing else. Processes that share a folder --floats train each float network once.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import json
-import statistics
+import math
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+import numpy as np
 import torch
 from qat_images import Images, Shuffled, read
 from qat_training import accuracy, train
@@ -26,7 +27,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import zeropoint as zp
+from zeropoint.autograd.lift import lift
 from zeropoint.graph.load import load
+from zeropoint.graph.model import Model
 from zeropoint.graph.prepare import prepare as simplify
 from zeropoint.numerics.formats import FORMATS
 from zeropoint.numerics.spec import Spec
@@ -43,6 +46,7 @@ FOUR_BITS = replace(
     OPENVINO, activation=Spec(FORMATS["uint4"], symmetric=False), nonnegative_activation=Spec(FORMATS["uint4"], symmetric=True)
 )
 TARGETS = {8: OPENVINO, 4: FOUR_BITS}
+NETWORKS = ("fp32", "ptq8", "qat8", "ptq4", "qat4")
 LEARNING: dict[int, Literal["scale", "scale and zero point"]] = {8: "scale", 4: "scale and zero point"}
 
 
@@ -62,85 +66,100 @@ class Settings:
     rate4: float = 4e-3
     scale_rate8: float = 1e-3
     scale_rate4: float = 4e-3
-    loss: Literal["both", "distillation"] = "both"
-    features: float = 0.0
+    bits: tuple[int, ...] = (8, 4)
+    ends: int = 8
+    loss: Literal["both", "distillation"] = "distillation"
+    features: float = 0.3
+    mixed: bool = False
     calibration: int = 512
-    effort: Literal["fast", "balanced", "best"] = "balanced"
+    effort: Literal["fast", "balanced", "best"] = "fast"
     precision: Precision = "float32"
-    judge: Literal["test", "validation"] = "test"
 
 
 QUICK = Settings(seeds=(0,), images=420, validation=100, test=100, batch=64, epochs=2, epochs8=1, epochs4=1, calibration=64, effort="fast")
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One network: accuracies, and seconds."""
+class Found:
+    """One network of one seed: the shares of images that it calls right, and the seconds that it took to make."""
 
     seed: int
-    fp32: float
-    ptq8: float
-    qat8: float
-    ptq4: float
-    qat4: float
-    seconds: dict[str, float]
+    network: str
+    validation: float
+    test: float
+    seconds: float
+
+
+@dataclass(slots=True)
+class Study:
+    """What is run, on which images, and what was found so far; each finding is printed and kept at once, since a run may be cut off."""
+
+    settings: Settings
+    training: Images
+    judges: dict[str, Images]
+    out: Path
+    floats: Path
+    found: list[Found] = field(default_factory=list)
+
+    def note(self, seed: int, network: str, module: nn.Module, started: float) -> None:
+        """Judge a network."""
+        shares = {part: accuracy(module, images) for part, images in self.judges.items()}
+        self.found.append(Found(seed=seed, network=network, seconds=round(time.perf_counter() - started, 1), **shares))
+        print(f"seed {seed}: {network:<5}" + "".join(f"  {part} {share:.2%}" for part, share in shares.items()), flush=True)
+        device = name_of(self.training.pixels.device)
+        told = {"device": device, "torch": torch.__version__, "settings": asdict(self.settings), "found": [*map(asdict, self.found)]}
+        self.out.mkdir(parents=True, exist_ok=True)
+        (self.out / "qat.json").write_text(json.dumps(told, indent=1) + "\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run, print a table, and write it as JSON."""
     options = parsed(arguments)
     if options.table:
-        print(table([Row(**row) for file in options.table for row in json.loads(file.read_text())["rows"]]))
+        print(table([Found(**found) for file in options.table for found in json.loads(file.read_text())["found"]]))
         return
     settings, device = options.settings, torch.device(options.device)
     torch.backends.cudnn.benchmark = True
     images = read(options.data, "train", count=settings.images, device=device)
     cut = len(images) - settings.validation
-    training = images.part(0, cut)
-    judged = images.part(cut, len(images))
-    if settings.judge == "test":
-        judged = read(options.data, "test", count=settings.test, device=device)
-    print(f"{len(training)} images to train on, {len(judged)} of the {settings.judge} part to judge by, on {name_of(device)}", flush=True)
-    rows = []
-    for seed in settings.seeds:
-        rows.append(measure(seed, training, judged, settings))
-        print(json.dumps(asdict(rows[-1])), flush=True)
-        found = {"device": name_of(device), "torch": torch.__version__, "settings": asdict(settings), "rows": [asdict(row) for row in rows]}
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "qat.json").write_text(json.dumps(found, indent=1) + "\n")  # after each seed: a run may be cut off
-    print(table(rows))
-
-
-def measure(seed: int, training: Images, judged: Images, settings: Settings) -> Row:
-    """Train one float network, and quantize it in all ways."""
-    device, seconds = judged.pixels.device, dict[str, float]()
-    data = Shuffled(training, settings.batch, seed)
-    model = timed(seconds, "fp32", lambda: train(data, epochs=settings.epochs))
-    found = dict[str, float]()
-
-    def judge(name: str, module: nn.Module) -> None:
-        found[name] = accuracy(module, judged)
-        print(f"seed {seed}: {name} {found[name]:.2%}", flush=True)
-
-    judge("fp32", model)
-    samples = next(training.batches(settings.calibration))[0].cpu().contiguous()
+    judges = {"validation": images.part(cut, len(images)), "test": read(options.data, "test", count=settings.test, device=device)}
     with tempfile.TemporaryDirectory() as folder:
-        network = Path(folder) / "float.onnx"
-        float_model = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format)
-        timed(seconds, "export", lambda: zp.torch.export(float_model, samples[:2], network))
-        for bits in (8, 4):
-            module = timed(seconds, f"ptq{bits}", lambda bits=bits: quantized(network, samples, bits, settings)).to(device)
-            judge(f"ptq{bits}", module)
-            timed(seconds, f"qat{bits}", lambda module=module, bits=bits: tune(module, data, bits, settings))
-            judge(f"qat{bits}", module)
-    return Row(seed=seed, seconds={name: round(value, 1) for name, value in seconds.items()}, **found)
+        study = Study(settings, images.part(0, cut), judges, options.out, options.floats or Path(folder))
+        told = ", ".join(f"{len(part)} of the {name} part" for name, part in judges.items())
+        print(f"{len(study.training)} images to train on, {told} to judge by, on {name_of(device)}", flush=True)
+        for seed in settings.seeds:
+            measure(study, seed)
+    print(table(study.found))
+
+
+def measure(study: Study, seed: int) -> None:
+    """Train one float network, or take it from its folder, and quantize it in all ways."""
+    settings = study.settings
+    data = Shuffled(study.training, settings.batch, seed)
+    samples = next(study.training.batches(settings.calibration))[0].cpu().contiguous()
+    network = study.floats / f"seed{seed}-images{len(study.training)}-batch{settings.batch}-epochs{settings.epochs}.onnx"
+    device, started = study.training.pixels.device, time.perf_counter()
+    if not network.exists():
+        model = train(data, epochs=settings.epochs).cpu().to(memory_format=torch.contiguous_format)
+        network.parent.mkdir(parents=True, exist_ok=True)
+        whole = network.with_suffix(".part")
+        zp.torch.export(model, samples[:2], whole)
+        whole.rename(network)
+    study.note(seed, "fp32", lift(loaded(network), trainable=(), device=device), started)
+    for bits in settings.bits:
+        started = time.perf_counter()
+        module = quantized(network, samples, bits, settings).to(device)
+        study.note(seed, f"ptq{bits}", module, started)
+        started = time.perf_counter()
+        tune(module, replace(data, mixed=settings.mixed), bits, settings)
+        study.note(seed, f"qat{bits}", module, started)
 
 
 def quantized(network: Path, samples: torch.Tensor, bits: int, settings: Settings) -> nn.Module:
-    """Return the network as it is after calibration; at 4 bits, the first and last layers have the numbers of 8."""
+    """Return the network as it is after calibration; at 4 bits, the first and last layers have the numbers of `ends`."""
     recipe = Recipe(samples=settings.calibration, batch_size=64, weight_format="int8" if bits == 8 else "int4", effort=settings.effort)
     made = prepare(network, samples.numpy(), target=TARGETS[bits], recipe=recipe, learning=LEARNING[bits])
-    if bits == 8:
+    if bits in (8, settings.ends):
         return made
     eight = prepare(network, samples.numpy(), target=OPENVINO, recipe=replace(recipe, weight_format="int8", effort="fast"))
     plan = with_ends(made.origin.plan, eight.origin.plan, ends(network))
@@ -149,10 +168,15 @@ def quantized(network: Path, samples: torch.Tensor, bits: int, settings: Setting
 
 def ends(network: Path) -> set[str]:
     """Return the names of the first and last operators that have weights."""
+    weighted = [str(node.name) for node in loaded(network).graph if node.op_type in ("Conv", "Gemm", "MatMul")]
+    return {weighted[0], weighted[-1]}
+
+
+def loaded(network: Path) -> Model:
+    """Return the network as plans see it."""
     model = load(network, min_opset=FOUR_BITS.min_opset)
     simplify(model)
-    weighted = [str(node.name) for node in model.graph if node.op_type in ("Conv", "Gemm", "MatMul")]
-    return {weighted[0], weighted[-1]}
+    return model
 
 
 def with_ends(plan: Plan, eight: Plan, names: set[str]) -> Plan:
@@ -181,42 +205,36 @@ def tune(module: nn.Module, data: Shuffled, bits: int, settings: Settings) -> No
     )
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Return a line for each seed, and the mean and standard deviation of each column, in percent."""
-    columns = ("fp32", "ptq8", "qat8", "ptq4", "qat4")
-    lines = ["seed    FP32   W8A8 PTQ   W8A8 QAT   W4A4 PTQ   W4A4 QAT   won back at W8A8   at W4A4"]
-    for row in rows:
-        values = [getattr(row, column) for column in columns]
-        lines.append(f"{row.seed:<5} {line(values)}   {won(*values[:3]):>16}   {won(values[0], *values[3:]):>7}")
-    kinds: tuple[tuple[str, Callable[[list[float]], float]], ...] = (("mean", statistics.mean), ("sd", spread))
-    for name, function in kinds:
-        lines.append(f"{name:<5} {line([function([getattr(row, column) for row in rows]) for column in columns])}")
+def table(found: Sequence[Found]) -> str:
+    """Return accuracies on the test images, a line for each seed and the mean of each column, in percent, and what training wins back."""
+    share = {(one.seed, one.network): one.test for one in found}
+    seeds = sorted({one.seed for one in found})
+    lines = ["seed    FP32   W8A8 PTQ   W8A8 QAT   won back   W4A4 PTQ   W4A4 QAT   won back"]
+    rows = [[share.get((seed, name), math.nan) for name in NETWORKS] for seed in seeds]
+    lines += [f"{seed:<5} {line(row)}" for seed, row in zip(seeds, rows, strict=True)]
+    lines.append(f"{'mean':<5} {line(np.mean(rows, axis=0))}")
+    if len(seeds) > 1:
+        lines.append(f"{'sd':<5} {line(np.std(rows, axis=0, ddof=1), win=False)}")
     return "\n".join(lines)
 
 
-def line(values: Sequence[float]) -> str:
-    """Return accuracies in percent, in columns."""
-    return f"{values[0]:>6.2%}   " + "   ".join(f"{value:>8.2%}" for value in values[1:])
+def line(row: Iterable[float], *, win: bool = True) -> str:
+    """Return accuracies in percent, and behind each two the share that training wins back."""
+    full, *others = row
+    told = f"{percent(full):>6}"
+    for ptq, qat in zip(others[::2], others[1::2], strict=True):
+        told += f"   {percent(ptq):>8}   {percent(qat):>8}   {won(full, ptq, qat) if win else '':>8}"
+    return told.rstrip()
+
+
+def percent(share: float) -> str:
+    """Return a share as text."""
+    return "-" if math.isnan(share) else f"{share:.2%}"
 
 
 def won(full: float, ptq: float, qat: float) -> str:
     """Return the share that training wins back of what quantizing loses."""
     return f"{(qat - ptq) / (full - ptq):.0%}" if full > ptq else "-"
-
-
-def spread(values: Sequence[float]) -> float:
-    """Return the standard deviation of a sample; 0 of one value."""
-    return statistics.stdev(values) if len(values) > 1 else 0.0
-
-
-def timed(seconds: dict[str, float], name: str, work: Callable[[], Any]) -> Any:
-    """Do the work, note its seconds, and return what it returns."""
-    start = time.perf_counter()
-    done = work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    seconds[name] = time.perf_counter() - start
-    return done
 
 
 def name_of(device: torch.device) -> str:
@@ -229,11 +247,14 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     shown = "beside the repository"
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data/cifar10", help=f"folder of train.npz and test.npz; {shown}")
+    parser.add_argument("--floats", type=Path, help="folder that keeps the float networks, and has those of an earlier run")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/.cache/results", help="folder that gets qat.json")
     parser.add_argument("--table", type=Path, nargs="+", help="print the table of some qat.json, and run nothing")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--quick", action="store_true", help="some hundred images and few epochs: shows that it runs, and no figures")
-    parser.add_argument("--seeds", type=lambda text: tuple(map(int, text.split(","))), help="numbers between commas")
+    for name in ("seeds", "bits"):
+        parser.add_argument(f"--{name}", type=lambda text: tuple(map(int, text.split(","))), help="numbers between commas")
+    parser.add_argument("--ends", type=int, choices=(8, 4), help="bits of the first and the last layer of the network of 4 bits")
     for name in ("images", "validation", "test", "batch", "epochs", "epochs8", "epochs4", "calibration"):
         parser.add_argument(f"--{name}", type=int)
     for name in ("rate8", "rate4", "scale_rate8", "scale_rate4", "features"):
@@ -241,9 +262,11 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--loss", choices=("both", "distillation"), help="labels and the float network, or the latter alone")
     parser.add_argument("--effort", choices=("fast", "balanced", "best"))
     parser.add_argument("--precision", choices=("float32", "bfloat16", "float16"))
-    parser.add_argument("--judge", choices=("test", "validation"), help="validation for any choice of settings, test for the figures")
+    parser.add_argument("--mixed", action="store_true", default=None, help="train with quantization on mixtures of two images each")
     found = parser.parse_args(arguments)
     chosen = {name: value for name in Settings.__slots__ if (value := getattr(found, name)) is not None}
+    if found.mixed and found.loss == "both":
+        parser.error("--mixed: mixtures have no labels; take --loss distillation")
     found.settings = replace(QUICK if found.quick else Settings(), **chosen)
     return found
 

@@ -40,12 +40,17 @@ class Images:
 
 @dataclass(slots=True, eq=False)
 class Shuffled:
-    """Whole batches of other crops in another order in each epoch, and the same again where seed and epoch are the same."""
+    """Whole batches of other crops in another order in each epoch, and the same again where seed and epoch are the same.
+
+    mixed: each image is laid over another of its batch, by a share between 0 and 1: for a loss that asks for no labels, as in "Knowledge
+    distillation: a good teacher is patient and consistent" (Beyer et al., 2022).
+    """
 
     images: Images
     size: int
     seed: int
     epoch: int = 0
+    mixed: bool = False
 
     def __len__(self) -> int:
         return len(self.images) // self.size
@@ -60,7 +65,11 @@ class Shuffled:
         order = torch.randperm(len(self.images), generator=draw, device=device)[: len(self) * self.size]
         pixels = augmented(self.images.pixels[order], draw)
         for batch, labels in zip(pixels.split(self.size), self.images.labels[order].split(self.size), strict=True):
-            yield normalized(batch), labels
+            x = normalized(batch)
+            if self.mixed:
+                share = torch.rand(len(x), 1, 1, 1, generator=draw, device=device)
+                x = share * x + (1 - share) * x.flip(0)
+            yield x, labels
 
 
 def normalized(pixels: Tensor) -> Tensor:
