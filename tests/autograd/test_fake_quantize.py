@@ -15,8 +15,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from zeropoint.autograd.fake_quantize import LEAST_SHARE, FakeQuantize, Learning, fake_quantize  # noqa: E402
-from zeropoint.autograd.kernels import dispatch, plain  # noqa: E402
-from zeropoint.autograd.kernels.layout import Layout, alike, flat, layout, memory_order  # noqa: E402
+from zeropoint.autograd.kernels import dispatch  # noqa: E402
 from zeropoint.autograd.kernels.plain import Codes, Wanted  # noqa: E402
 from zeropoint.errors import RecipeError  # noqa: E402
 from zeropoint.numerics.affine import SMALLEST_SCALE, QParams, dequantize_array, quantize_array  # noqa: E402
@@ -200,13 +199,13 @@ def test_gradient_of_scale_is_the_slope_where_all_is_clipped() -> None:
 @pytest.mark.parametrize("learns", list(itertools.product((True, False), repeat=3)), ids=str)
 def test_only_the_gradients_that_are_asked_for_are_computed(learns: tuple[bool, bool, bool], monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    real = plain.gradients
+    real = dispatch.gradients
 
     def seen(*args: Any, codes: Codes, wanted: Wanted) -> Any:
         asked.append(wanted)
         return real(*args, codes=codes, wanted=wanted)
 
-    monkeypatch.setattr(plain, "gradients", seen)
+    monkeypatch.setattr(dispatch, "gradients", seen)
     leaves = [torch.full((4,), value).requires_grad_(learn) for value, learn in zip((0.3, 0.5, 0.0), learns, strict=True)]
     y = fake_quantize(*leaves, qmin=-8, qmax=7)
     assert y.requires_grad == any(learns)
@@ -366,80 +365,6 @@ def test_numbers_of_another_format_are_an_error() -> None:
 def test_axis_that_the_tensor_lacks_is_an_error() -> None:
     with pytest.raises(RecipeError, match="axis: found 1"):
         FakeQuantize(some_qparams(ASYMMETRIC), ASYMMETRIC, 1, learning="fixed")
-
-
-IMAGE = (2, 3, 4, 5)
-
-
-@pytest.mark.parametrize(
-    ("x", "scale", "expected"),
-    [
-        (torch.empty(IMAGE), (), Layout(1, 1, 120)),
-        (torch.empty(IMAGE), (1, 1, 1, 1), Layout(1, 1, 120)),
-        (torch.empty(IMAGE), (3, 1, 1), Layout(2, 3, 20)),
-        (torch.empty(IMAGE), (2, 1, 1, 1), Layout(1, 2, 60)),
-        (torch.empty(IMAGE), (2, 3, 1, 1), Layout(1, 6, 20)),
-        (torch.empty(IMAGE), (5,), Layout(24, 5, 1)),
-        (torch.empty(IMAGE), (2, 1, 4, 1), None),
-        (torch.empty(IMAGE).to(memory_format=torch.channels_last), (3, 1, 1), Layout(40, 3, 1)),
-        (torch.empty(IMAGE).to(memory_format=torch.channels_last), (5,), Layout(8, 5, 3)),
-        (torch.empty(IMAGE).to(memory_format=torch.channels_last), (3, 1, 5), None),
-        (torch.empty(4, 6).t(), (6, 1), Layout(4, 6, 1)),
-        (torch.empty(4, 6)[:, ::2], (), None),
-        (torch.empty(4, 1).expand(4, 6), (), None),
-        (torch.empty(4, 1, 6), (4, 1, 1), Layout(1, 4, 6)),
-        (torch.empty(9)[1:], (), Layout(1, 1, 8)),
-        (torch.empty(()), (), Layout(1, 1, 1)),
-    ],
-    ids=lambda value: f"{tuple(value.shape)}, strides {value.stride()}" if isinstance(value, torch.Tensor) else str(value),
-)
-def test_layout_follows_memory(x: Tensor, scale: tuple[int, ...], expected: Layout | None) -> None:
-    assert layout(x, scale) == expected
-
-
-def test_flat_is_a_view_of_what_is_dense() -> None:
-    x = torch.arange(120.0).view(IMAGE).permute(0, 2, 3, 1)
-    assert memory_order(x) == (0, 3, 1, 2)
-    assert flat(x).data_ptr() == x.data_ptr()
-    assert flat(x).tolist() == list(range(120))
-    assert sorted(flat(x[:, ::2]).tolist()) == sorted(x[:, ::2].flatten().tolist())
-
-
-def test_alike_puts_elements_where_the_pattern_has_them() -> None:
-    x, pattern = torch.randn(IMAGE), torch.empty(IMAGE).to(memory_format=torch.channels_last)
-    moved = alike(x, pattern)
-    assert moved.stride() == pattern.stride()
-    assert torch.equal(moved, x)
-    assert alike(x, x) is x
-
-
-def test_the_path_that_runs_can_be_asked_for() -> None:
-    assert dispatch.paths("cpu") == dispatch.Paths("plain", "native")
-    assert dispatch.paths("meta").observation == "plain"
-
-
-@on_gpu
-def test_gpu_has_its_kernels() -> None:
-    assert dispatch.paths("cuda") == dispatch.Paths("triton", "cuda")
-
-
-@on_gpu
-@pytest.mark.parametrize("places", ["contiguous", "channels last", "strided"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("scale_shape", [(), (3, 1, 1), (33, 1, 1, 1), (33, 1, 5, 1)], ids=str)
-def test_fused_equals_plain(scale_shape: tuple[int, ...], dtype: Any, places: str) -> None:
-    x = torch.from_numpy(np.random.default_rng(2).normal(size=(33, 3, 5, 70)) * 4).to("cuda", dtype)
-    x = x.to(memory_format=torch.channels_last) if places == "channels last" else x[..., ::2] if places == "strided" else x
-    grad, scale = torch.randn_like(x), torch.rand(scale_shape, device="cuda") / 5 + 0.01
-    zero_point, codes = torch.randint(-9, 9, scale_shape, device="cuda").float(), Codes(-127, 127)
-    assert torch.equal(dispatch.quantized(x, scale, zero_point, codes), plain.quantized(x, scale, zero_point, codes))
-    ours, again, its = (
-        kernel.gradients(grad, x, scale, zero_point, codes=codes, wanted=Wanted(scale=0.5)) for kernel in (dispatch, dispatch, plain)
-    )
-    assert torch.equal(ours.x, its.x)
-    for mine, same, expected in ((ours.scale, again.scale, its.scale), (ours.zero_point, again.zero_point, its.zero_point)):
-        assert torch.equal(mine, same)
-        torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
 @on_gpu

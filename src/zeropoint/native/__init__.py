@@ -1,7 +1,7 @@
-"""Loops compiled from the C files beside this one, for the places where numpy needs several passes over memory.
+"""Loops compiled from the C files beside this one, for the places where numpy or PyTorch needs several passes over memory.
 
-The installation compiles them if it finds a C compiler; without one `library` is None, and each caller does the same work in numpy, to
-the same bits. They are called by ctypes, which lets other threads run meanwhile, and need no header of Python's: one file serves every
+The installation compiles them if it finds a C compiler; without one `library` is None, and each caller does the same work without it,
+to the same bits. They are called by ctypes, which lets other threads run meanwhile, and need no header of Python's: one file serves every
 version of it.
 """
 
@@ -11,7 +11,10 @@ import ctypes
 from pathlib import Path
 
 FILE = Path(__file__).with_name("kernels.so")
-FUNCTIONS = ("zeropoint_count", "zeropoint_add_rows", "zeropoint_code_sums", "zeropoint_run_sums", "zeropoint_least_error")
+FUNCTIONS = (
+    *("zeropoint_count", "zeropoint_add_rows", "zeropoint_code_sums", "zeropoint_run_sums", "zeropoint_least_error"),
+    *("zeropoint_quantize_rows", "zeropoint_quantize_columns", "zeropoint_gradients_of_rows", "zeropoint_gradients_of_columns"),
+)
 
 
 def _load() -> ctypes.CDLL | None:

@@ -9,20 +9,22 @@ from typing import Any, Literal
 
 import torch
 
-from zeropoint.autograd.kernels import counting, fused, plain
-from zeropoint.autograd.kernels.layout import flat, layout
+from zeropoint.autograd.kernels import compiled, counting, fused, plain
+from zeropoint.autograd.kernels.layout import Layout, flat, layout
 from zeropoint.autograd.kernels.plain import Codes, Gradients, Wanted
 from zeropoint.notes import Note
 
 Tensor = Any  # of PyTorch, which has no types here
+NOT_COMPILED = Note("cpu", "fake quantization runs in plain PyTorch: no C compiler was there when zeropoint was installed", "run")
+ORDINARY = (torch.Tensor, torch.nn.Parameter)
 FLOATS = frozenset({torch.float32, torch.float16, torch.bfloat16})
 
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """What runs on a device, and why where it is not the quickest. The native observation is the compiled one of calibration."""
+    """What runs on a device, and why where it is not the quickest. What is native needs a C compiler at installation."""
 
-    fake_quantize: Literal["triton", "plain"]
+    fake_quantize: Literal["native", "triton", "plain"]
     observation: Literal["native", "cuda", "plain"]
     notes: tuple[Note, ...] = ()
 
@@ -32,11 +34,13 @@ def paths(device: Any) -> Paths:
 
     Example:
         >>> paths("cpu").fake_quantize, paths("cpu").observation
-        ('plain', 'native')
+        ('native', 'native')
     """
     place = torch.device(device)
+    if place.type == "cpu":
+        return Paths("native", "native") if compiled.INSTALLED else Paths("plain", "native", (NOT_COMPILED,))
     if place.type != "cuda":
-        return Paths("plain", "native" if place.type == "cpu" else "plain")
+        return Paths("plain", "plain")
     index = torch.cuda.current_device() if place.index is None else place.index
     found = {"fake quantization": _why_no_triton(index), "observation": _why_no_counting(index)}
     notes = tuple(Note(f"cuda:{index}", f"{what} runs in plain PyTorch: {why}", "run") for what, why in found.items() if why)
@@ -45,20 +49,19 @@ def paths(device: Any) -> Paths:
 
 def quantized(x: Tensor, scale: Tensor, zero_point: Tensor, codes: Codes) -> Tensor:
     """Return what `x` is once quantized and dequantized, in its dtype; scale and zero point broadcast against it."""
-    if _may_fuse(x, scale, zero_point, codes):
-        places = layout(x, scale.shape)
-        if places is not None:
-            return fused.quantized(x, scale, zero_point, codes=codes, places=places)
-    return plain.quantized(x, scale, zero_point, codes)
+    kernels, places = _fused(x, scale, zero_point, codes)
+    if kernels is None:
+        return plain.quantized(x, scale, zero_point, codes)
+    return kernels.quantized(x, scale, zero_point, codes=codes, places=places)
 
 
 def gradients(grad: Tensor, x: Tensor, scale: Tensor, zero_point: Tensor, *, codes: Codes, wanted: Wanted) -> Gradients:
     """Return the gradients by straight-through estimation (x), LSQ (scale) and LSQ+ (zero point)."""
-    if _may_fuse(x, scale, zero_point, codes):
-        places = layout(x, scale.shape)
-        if places is not None:
-            return fused.gradients(grad, x, scale, zero_point, codes=codes, places=places, wanted=wanted)
-    return plain.gradients(grad, x, scale, zero_point, codes=codes, wanted=wanted)
+    kernels, places = _fused(x, scale, zero_point, codes)
+    if kernels is None:
+        return plain.gradients(grad, x, scale, zero_point, codes=codes, wanted=wanted)
+    found: Gradients = kernels.gradients(grad, x, scale, zero_point, codes=codes, places=places, wanted=wanted)
+    return found
 
 
 def observe(x: Tensor, counts: Tensor, bounds: Tensor, others: Tensor) -> None:
@@ -67,10 +70,21 @@ def observe(x: Tensor, counts: Tensor, bounds: Tensor, others: Tensor) -> None:
     kernel(flat(x), counts, bounds, others)
 
 
-def _may_fuse(x: Tensor, scale: Tensor, zero_point: Tensor, codes: Codes) -> bool:
-    fits = x.dtype in FLOATS and scale.dtype == zero_point.dtype == torch.float32 and scale.shape == zero_point.shape
-    fits = fits and codes.fit_float32 and 0 < x.numel() <= fused.MOST_ELEMENTS
-    return bool(x.is_cuda and fits and not _why_no_triton(x.device.index))
+def _fused(x: Tensor, scale: Tensor, zero_point: Tensor, codes: Codes) -> tuple[Any, Layout | None]:
+    """Return the module whose kernels take these tensors, and how they lie in memory; None where there is none."""
+    fits = scale.dtype == zero_point.dtype == torch.float32 and scale.shape == zero_point.shape and codes.fit_float32 and x.numel() > 0
+    kernels: Any = None
+    if fits and x.is_cuda and x.dtype in FLOATS and x.numel() <= fused.MOST_ELEMENTS and not _why_no_triton(x.device.index):
+        kernels = fused
+    elif fits and x.device.type == "cpu" and x.dtype == torch.float32 and compiled.INSTALLED and _is_memory(x):
+        kernels = compiled
+    places = None if kernels is None else layout(x, scale.shape)
+    return (None, None) if places is None else (kernels, places)
+
+
+def _is_memory(x: Tensor) -> bool:
+    """Say whether there are numbers behind a tensor: there are none where PyTorch traces or compiles."""
+    return type(x) in ORDINARY and not torch.compiler.is_compiling()
 
 
 @cache
