@@ -5,7 +5,11 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+from contextlib import suppress
+from threading import Event, current_thread, main_thread
+from types import SimpleNamespace
 from typing import Any
+from weakref import ReferenceType, ref
 
 import numpy as np
 import pytest
@@ -188,13 +192,40 @@ def test_where_there_are_no_numbers_the_plain_kernels_are_traced() -> None:
     assert torch.equal(torch.compile(total, backend="eager", fullgraph=True)(x), total(x))
 
 
+def test_threads_hold_what_they_write_to_when_the_wait_for_them_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    release, made, threads, empty_like = Event(), list[ReferenceType[Tensor]](), torch.get_num_threads(), torch.empty_like
+
+    def work(*_: object) -> None:
+        if current_thread() is main_thread():
+            raise KeyboardInterrupt
+        release.wait(10)
+
+    def seen(x: Tensor) -> Tensor:
+        out = empty_like(x)
+        made.append(ref(out))
+        return out
+
+    monkeypatch.setattr(compiled, "library", SimpleNamespace(zeropoint_quantize_rows=work))
+    monkeypatch.setattr(torch, "empty_like", seen)
+    try:
+        torch.set_num_threads(2)
+        _, x, scale, zero_point = drawn((1 << 18,), ())
+        with suppress(KeyboardInterrupt):
+            compiled.quantized(x, scale, zero_point, codes=Codes(-8, 7), places=Layout(1, 1, 1 << 18))
+        assert made[0]() is not None
+    finally:
+        release.set()
+        torch.set_num_threads(threads)
+
+
 FORKED = """
 import os, torch
 from zeropoint.autograd.fake_quantize import fake_quantize
 
 x, scale, zero_point = torch.ones(1 << 20), torch.tensor(0.1), torch.tensor(0.0)
 torch.set_num_threads(4)
-fake_quantize(x, scale, zero_point, qmin=-8, qmax=7)
+for _ in range(50):  # until all threads are there
+    fake_quantize(x, scale, zero_point, qmin=-8, qmax=7)
 child = os.fork()
 if child == 0:  # where PyTorch's own threads are not either
     fake_quantize(x, scale, zero_point, qmin=-8, qmax=7)

@@ -7,7 +7,7 @@ over the parts, so that gradients are the same on every run and with any number 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ctypes import Structure, byref, c_float, c_int64, c_void_p
 from dataclasses import dataclass
@@ -51,9 +51,8 @@ class _Units:
 def quantized(x: Tensor, scale: Tensor, zero_point: Tensor, *, codes: Codes, places: Layout) -> Tensor:
     """Return what `plain.quantized` does, in the memory order of `x`, which is float32."""
     out, units = torch.empty_like(x), _units(places)
-    numbers = scale.contiguous(), zero_point.round().contiguous()
-    pair = _Pair(x.data_ptr(), None, *(one.data_ptr() for one in numbers), out.data_ptr(), None, None, *_sizes(places, units, codes))
-    _run(f"zeropoint_quantize_{units.by}", pair, units.count, places.size)
+    tensors = x, None, scale.contiguous(), zero_point.round().contiguous(), out, None, None
+    _run(f"zeropoint_quantize_{units.by}", tensors, places=places, units=units, codes=codes)
     return out
 
 
@@ -61,9 +60,8 @@ def gradients(grad: Tensor, x: Tensor, scale: Tensor, zero_point: Tensor, *, cod
     """Return what `plain.gradients` does, but for the rounding of sums."""
     of_x, units = torch.empty_like(x), _units(places)
     sums = torch.empty((2, *units.shape), dtype=torch.float64)
-    read = alike(grad, x), scale.contiguous(), zero_point.round().contiguous()
-    pointers = (tensor.data_ptr() for tensor in (x, *read, of_x, *sums))
-    _run(f"zeropoint_gradients_of_{units.by}", _Pair(*pointers, *_sizes(places, units, codes)), units.count, places.size)
+    tensors = x, alike(grad, x), scale.contiguous(), zero_point.round().contiguous(), of_x, *sums
+    _run(f"zeropoint_gradients_of_{units.by}", tensors, places=places, units=units, codes=codes)
     whole = sums.sum((1, 3)).float().reshape(2, *scale.shape)
     factors = wanted.scale, wanted.zero_point
     return Gradients(of_x if wanted.x else None, *(None if by is None else one * by for one, by in zip(whole, factors, strict=True)))
@@ -78,18 +76,19 @@ def _units(places: Layout) -> _Units:
     return _Units("rows", UNIT, (places.outer, places.channels, parts), places.outer * places.channels * parts)
 
 
-def _sizes(places: Layout, units: _Units, codes: Codes) -> tuple[int | float, ...]:
-    return places.outer, places.channels, places.inner, units.length, codes.qmin, codes.qmax
-
-
-def _run(name: str, pair: _Pair, units: int, elements: int) -> None:
+def _run(name: str, tensors: Sequence[Tensor | None], *, places: Layout, units: _Units, codes: Codes) -> None:
     """Do all units of a function of native/fake_quantize.c: here where they are few elements, else on several threads."""
-    function: Callable[..., None] = getattr(library, name)
-    threads = min(torch.get_num_threads(), units, -(-elements // SHARE))
-    ends = [units * thread // threads for thread in range(threads + 1)]
-    spans = [(byref(pair), c_int64(first), c_int64(last)) for first, last in pairwise(ends)]
-    others = [_pool(os.getpid(), threads).submit(function, *span) for span in spans[1:]]
-    function(*spans[0])
+    pointers = (None if tensor is None else tensor.data_ptr() for tensor in tensors)
+    pair = _Pair(*pointers, places.outer, places.channels, places.inner, units.length, codes.qmin, codes.qmax)
+    threads = min(torch.get_num_threads(), units.count, -(-places.size // SHARE))
+    ends = [units.count * thread // threads for thread in range(threads + 1)]
+
+    def part(first: int, last: int) -> Sequence[Tensor | None]:
+        getattr(library, name)(byref(pair), c_int64(first), c_int64(last))
+        return tensors  # which a thread must hold to its end, where Ctrl-C has ended the wait for it
+
+    others = [_pool(os.getpid(), threads).submit(part, *span) for span in pairwise(ends[1:])]
+    part(*ends[:2])
     for other in others:
         other.result()
 
