@@ -1,4 +1,4 @@
-"""Compile the C files of zeropoint.native into one library, if there is a C compiler; without one, numpy does their work."""
+"""Compile the C files of zeropoint.native into one library, if there is a C compiler; without one, numpy and PyTorch do their work."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 # No contraction: a fused multiply-add rounds once where numpy rounds twice, and both must give the same bits.
 # No trap: nobody asks which comparison met NaN, and GCC compares one number at a time to tell.
 FLAGS = ("-O3", "-std=c99", "-ffp-contract=off", "-fno-trapping-math", "-shared", "-fPIC")
+SLOWER = "counting values will take three times as long, training with quantization twice"
 LIBRARY = Path("zeropoint", "native", "kernels.so")
 
 
@@ -43,15 +44,13 @@ class CompileKernels(BuildHookInterface[Any]):
     def _compile(self, folder: Path, library: Path) -> bool:
         compiler = shlex.split(os.environ.get("CC", "cc"))
         if not compiler or shutil.which(compiler[0]) is None:
-            self.app.display_warning("no C compiler was found (CC names one): counting and training will take about three times as long")
+            self.app.display_warning(f"no C compiler was found (CC names one): {SLOWER}")
             return False
         fresh = Path(self._scratch, "fresh.so")  # and then moved: a process may have the old one open
         command = [*compiler, *FLAGS, *map(str, sorted(folder.glob("*.c"))), "-o", str(fresh), "-lm"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            self.app.display_warning(
-                f"{shlex.join(command)} failed, counting and training will take about three times as long: {done.stderr}"
-            )
+            self.app.display_warning(f"{shlex.join(command)} failed, {SLOWER}: {done.stderr}")
             return False
         shutil.move(fresh, library)
         return True

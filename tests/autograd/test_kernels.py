@@ -6,7 +6,7 @@ import itertools
 import subprocess
 import sys
 from contextlib import suppress
-from threading import Event, current_thread, main_thread
+from threading import Event, active_count, current_thread, main_thread
 from types import SimpleNamespace
 from typing import Any
 from weakref import ReferenceType, ref
@@ -17,6 +17,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from torch._subclasses import FakeTensorMode  # noqa: E402
+from torch.fx.experimental.proxy_tensor import make_fx  # noqa: E402
 
 from zeropoint.autograd.fake_quantize import fake_quantize  # noqa: E402
 from zeropoint.autograd.kernels import compiled, dispatch, plain  # noqa: E402
@@ -190,6 +191,45 @@ def test_where_there_are_no_numbers_the_plain_kernels_are_traced() -> None:
         assert total(torch.randn(4, 5)).shape == ()
     x = torch.randn(4, 5)
     assert torch.equal(torch.compile(total, backend="eager", fullgraph=True)(x), total(x))
+    assert torch.equal(make_fx(total)(torch.randn(4, 5))(x), total(x))
+    jacobian = torch.autograd.functional.jacobian(total, x, vectorize=True)
+    assert torch.equal(jacobian, torch.autograd.functional.jacobian(total, x))
+
+
+@pytest.mark.parametrize("device", FUSED)
+def test_a_sign_that_is_put_off_counts(device: str) -> None:
+    x = torch.complex(torch.ones(1), torch.full((1,), 0.5)).to(device).conj().imag
+    assert x.is_neg()
+    assert fake_quantize(x, torch.tensor(0.5, device=device), torch.tensor(0.0, device=device), qmin=-8, qmax=7).item() == -0.5
+
+
+@needs_compiler
+def test_where_no_thread_is_to_be_had_the_caller_does_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(process: int, threads: int) -> None:
+        raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    monkeypatch.setattr(compiled, "_pool", refused)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        grad, x, scale, zero_point = drawn((3, 100_001), (3, 1))
+        assert torch.equal(dispatch.quantized(x, scale, zero_point, Codes(-8, 7)), plain.quantized(x, scale, zero_point, Codes(-8, 7)))
+        compare(grad, x, scale, zero_point, Codes(-8, 7))
+    finally:
+        torch.set_num_threads(threads)
+
+
+@needs_compiler
+def test_tensors_of_all_sizes_share_threads() -> None:
+    before, threads = active_count(), torch.get_num_threads()
+    try:
+        torch.set_num_threads(7)
+        for parts in range(1, 9):
+            _, x, scale, zero_point = drawn((parts << 16,), ())
+            dispatch.quantized(x, scale, zero_point, Codes(-8, 7))
+    finally:
+        torch.set_num_threads(threads)
+    assert active_count() <= before + 6
 
 
 def test_threads_hold_what_they_write_to_when_the_wait_for_them_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:

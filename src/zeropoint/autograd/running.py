@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import nullcontext
-from itertools import chain, islice, repeat
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from zeropoint.data import Batches
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from zeropoint.autograd.observing import RowsObservation
 
 MOST_ROWS = 1 << 14  # of channel means, that wait on the device
-# Blocks that are read while others run: few at first, since threads that read at once also finish at once, and the first keeps all waiting.
+# Blocks that are read while others run: few at first, since threads that share Python's lock finish together, and all wait for the first.
 FIRST, MOST = 2, 8
+QUICK = 0.05  # seconds: where a block takes longer, reading is the work, and is for all threads
 
 
 class DeviceRun:
@@ -48,16 +49,25 @@ class DeviceRun:
             DataError: a sample cannot be read or does not fit.
             ModelError: the network fails on one.
         """
-        pending, reading = iter(blocks), deque[tuple[int, Future[list[list[Any]]]]]()
+        pending, reading, ahead = iter(blocks), deque[tuple[int, Future[list[list[Any]]]]](), FIRST
         with ThreadPoolExecutor(cores()) as readers:
+
+            def read_ahead() -> None:
+                reading.extend((block, readers.submit(self._read, batches, block)) for block in islice(pending, ahead - len(reading)))
+
             try:
-                for ahead in chain(range(FIRST, MOST), repeat(MOST)):
-                    reading.extend((block, readers.submit(self._read, batches, block)) for block in islice(pending, ahead - len(reading)))
+                while True:
+                    read_ahead()
                     if not reading:
                         return
-                    block, feeds = reading.popleft()
+                    block, feeds = reading[0]
+                    if not wait([feeds], timeout=QUICK).done:
+                        ahead = MOST
+                        read_ahead()
                     for inputs in feeds.result():
                         self._run(inputs)
+                    reading.popleft()
+                    ahead = min(MOST, ahead + 1)
                     yield block
             finally:
                 readers.shutdown(cancel_futures=True)

@@ -1,8 +1,8 @@
-"""Loops compiled from the C files beside this one, for the places where numpy or PyTorch needs several passes over memory.
+"""Loops compiled from the C files beside this one, for the places where numpy or PyTorch need several passes over memory.
 
 The installation compiles them if it finds a C compiler; without one `library` is None, and each caller does the same work without it,
-to the same bits. They are called by ctypes, which lets other threads run meanwhile, and need no header of Python's: one file serves every
-version of it.
+to the same bits (but for the rounding of the sums in gradients of scales). They are called by ctypes, which lets other threads run
+meanwhile, and need no header of Python's: one file serves every version of it.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ static const float WHOLE = 8388608.0f; /* from 2**23 on a float32 is an integer 
 
 /* A tensor in the order of its memory, (outer, channels, inner), with a scale for each of the channels. It is cut into units, which may be
    done in any order and at once: up to `length` elements of a row of `inner`, or `length` rows of channels where `inner` is 1. */
-struct pair {
-    const float *x, *grad, *scale, *zero_point; /* zero points are integers */
+struct job {
+    const float *x, *grad, *scale, *zero_point; /* of each channel; zero points are whole */
     float *out;                                 /* forward: the result; backward: the gradient of x */
     double *of_scale, *of_zero_point;           /* of rows: one sum for each unit; of columns: `channels` of them */
     int64_t outer, channels, inner, length;
@@ -51,41 +51,41 @@ static inline float gradients(struct grid grid, float grad, float x, float *of_s
     return code < grid.qmin ? 0.0f : passed;
 }
 
-static struct grid grid_of(const struct pair *pair, int64_t channel)
+static struct grid grid_of(const struct job *job, int64_t channel)
 {
-    struct grid grid = {pair->scale[channel], pair->zero_point[channel], pair->qmin, pair->qmax};
+    struct grid grid = {job->scale[channel], job->zero_point[channel], job->qmin, job->qmax};
     return grid;
 }
 
 /* Where a unit of rows begins, its channel, and how many elements it has. */
-static int64_t place(const struct pair *pair, int64_t unit, int64_t *channel, int64_t *count)
+static int64_t place(const struct job *job, int64_t unit, int64_t *channel, int64_t *count)
 {
-    int64_t units = (pair->inner + pair->length - 1) / pair->length, row = unit / units, from = unit % units * pair->length;
-    *channel = row % pair->channels;
-    *count = pair->inner - from < pair->length ? pair->inner - from : pair->length;
-    return row * pair->inner + from;
+    int64_t units = (job->inner + job->length - 1) / job->length, row = unit / units, from = unit % units * job->length;
+    *channel = row % job->channels;
+    *count = job->inner - from < job->length ? job->inner - from : job->length;
+    return row * job->inner + from;
 }
 
-void zeropoint_quantize_rows(const struct pair *pair, int64_t first, int64_t last)
+void zeropoint_quantize_rows(const struct job *job, int64_t first, int64_t last)
 {
     for (int64_t unit = first; unit < last; unit++) {
-        int64_t channel, count, at = place(pair, unit, &channel, &count);
-        struct grid grid = grid_of(pair, channel);
-        const float *restrict x = pair->x + at;
-        float *restrict out = pair->out + at;
+        int64_t channel, count, at = place(job, unit, &channel, &count);
+        struct grid grid = grid_of(job, channel);
+        const float *restrict x = job->x + at;
+        float *restrict out = job->out + at;
         for (int64_t i = 0; i < count; i++)
             out[i] = quantized(grid, x[i]);
     }
 }
 
-void zeropoint_quantize_columns(const struct pair *pair, int64_t first, int64_t last)
+void zeropoint_quantize_columns(const struct job *job, int64_t first, int64_t last)
 {
-    int64_t rows = last * pair->length < pair->outer ? last * pair->length : pair->outer, channels = pair->channels;
-    const float *restrict scale = pair->scale, *restrict zero_point = pair->zero_point;
-    float qmin = pair->qmin, qmax = pair->qmax;
-    for (int64_t row = first * pair->length; row < rows; row++) {
-        const float *restrict x = pair->x + row * channels;
-        float *restrict out = pair->out + row * channels;
+    int64_t rows = last * job->length < job->outer ? last * job->length : job->outer, channels = job->channels;
+    const float *restrict scale = job->scale, *restrict zero_point = job->zero_point;
+    float qmin = job->qmin, qmax = job->qmax;
+    for (int64_t row = first * job->length; row < rows; row++) {
+        const float *restrict x = job->x + row * channels;
+        float *restrict out = job->out + row * channels;
         for (int64_t channel = 0; channel < channels; channel++) {
             struct grid grid = {scale[channel], zero_point[channel], qmin, qmax};
             out[channel] = quantized(grid, x[channel]);
@@ -93,13 +93,13 @@ void zeropoint_quantize_columns(const struct pair *pair, int64_t first, int64_t 
     }
 }
 
-void zeropoint_gradients_of_rows(const struct pair *pair, int64_t first, int64_t last)
+void zeropoint_gradients_of_rows(const struct job *job, int64_t first, int64_t last)
 {
     for (int64_t unit = first; unit < last; unit++) {
-        int64_t channel, count, at = place(pair, unit, &channel, &count), i = 0;
-        struct grid grid = grid_of(pair, channel);
-        const float *restrict x = pair->x + at, *restrict grad = pair->grad + at;
-        float *restrict out = pair->out + at;
+        int64_t channel, count, at = place(job, unit, &channel, &count), i = 0;
+        struct grid grid = grid_of(job, channel);
+        const float *restrict x = job->x + at, *restrict grad = job->grad + at;
+        float *restrict out = job->out + at;
         float of_scale[LANES] = {0}, of_zero[LANES] = {0}, scale_terms[LANES], zero_terms[LANES];
         for (; i + LANES <= count; i += LANES) {
             for (int lane = 0; lane < LANES; lane++)
@@ -119,24 +119,24 @@ void zeropoint_gradients_of_rows(const struct pair *pair, int64_t first, int64_t
             scale_sum += of_scale[lane];
             zero_sum += of_zero[lane];
         }
-        pair->of_scale[unit] = scale_sum;
-        pair->of_zero_point[unit] = zero_sum;
+        job->of_scale[unit] = scale_sum;
+        job->of_zero_point[unit] = zero_sum;
     }
 }
 
-void zeropoint_gradients_of_columns(const struct pair *pair, int64_t first, int64_t last)
+void zeropoint_gradients_of_columns(const struct job *job, int64_t first, int64_t last)
 {
-    int64_t channels = pair->channels;
-    const float *restrict scale = pair->scale, *restrict zero_point = pair->zero_point;
-    float qmin = pair->qmin, qmax = pair->qmax;
+    int64_t channels = job->channels;
+    const float *restrict scale = job->scale, *restrict zero_point = job->zero_point;
+    float qmin = job->qmin, qmax = job->qmax;
     for (int64_t unit = first; unit < last; unit++) {
-        double *restrict of_scale = pair->of_scale + unit * channels, *restrict of_zero = pair->of_zero_point + unit * channels;
-        int64_t rows = (unit + 1) * pair->length < pair->outer ? (unit + 1) * pair->length : pair->outer;
+        double *restrict of_scale = job->of_scale + unit * channels, *restrict of_zero = job->of_zero_point + unit * channels;
+        int64_t rows = (unit + 1) * job->length < job->outer ? (unit + 1) * job->length : job->outer;
         for (int64_t channel = 0; channel < channels; channel++)
             of_scale[channel] = of_zero[channel] = 0.0;
-        for (int64_t row = unit * pair->length; row < rows; row++) {
-            const float *restrict x = pair->x + row * channels, *restrict grad = pair->grad + row * channels;
-            float *restrict out = pair->out + row * channels;
+        for (int64_t row = unit * job->length; row < rows; row++) {
+            const float *restrict x = job->x + row * channels, *restrict grad = job->grad + row * channels;
+            float *restrict out = job->out + row * channels;
             for (int64_t channel = 0; channel < channels; channel++) {
                 struct grid grid = {scale[channel], zero_point[channel], qmin, qmax};
                 float scale_term, zero_term;

@@ -7,11 +7,11 @@ over the parts, so that gradients are the same on every run and with any number 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ctypes import Structure, byref, c_float, c_int64, c_void_p
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from typing import Any
 
@@ -25,11 +25,12 @@ Tensor = Any  # of PyTorch, which has no types here
 
 INSTALLED = library is not None
 UNIT = 1 << 14  # elements that are summed at once, in 16 lanes of float32
+ROWS = 64  # of columns, so that their sums are few beside them
 SHARE = 1 << 16  # elements that are worth a thread
 
 
-class _Pair(Structure):
-    """struct pair of native/fake_quantize.c."""
+class _Job(Structure):
+    """struct job of native/fake_quantize.c."""
 
     _fields_ = (
         *((name, c_void_p) for name in ("x", "grad", "scale", "zero_point", "out", "of_scale", "of_zero_point")),
@@ -69,7 +70,7 @@ def gradients(grad: Tensor, x: Tensor, scale: Tensor, zero_point: Tensor, *, cod
 
 def _units(places: Layout) -> _Units:
     if places.inner == 1 and places.channels > 1:
-        length = max(1, UNIT // places.channels)
+        length = max(ROWS, UNIT // places.channels)
         count = -(-places.outer // length)
         return _Units("columns", length, (count, places.channels, 1), count)
     parts = -(-places.inner // UNIT)
@@ -79,21 +80,29 @@ def _units(places: Layout) -> _Units:
 def _run(name: str, tensors: Sequence[Tensor | None], *, places: Layout, units: _Units, codes: Codes) -> None:
     """Do all units of a function of native/fake_quantize.c: here where they are few elements, else on several threads."""
     pointers = (None if tensor is None else tensor.data_ptr() for tensor in tensors)
-    pair = _Pair(*pointers, places.outer, places.channels, places.inner, units.length, codes.qmin, codes.qmax)
+    job = _Job(*pointers, places.outer, places.channels, places.inner, units.length, codes.qmin, codes.qmax)
     threads = min(torch.get_num_threads(), units.count, -(-places.size // SHARE))
     ends = [units.count * thread // threads for thread in range(threads + 1)]
 
     def part(first: int, last: int) -> Sequence[Tensor | None]:
-        getattr(library, name)(byref(pair), c_int64(first), c_int64(last))
+        getattr(library, name)(byref(job), c_int64(first), c_int64(last))
         return tensors  # which a thread must hold to its end, where Ctrl-C has ended the wait for it
 
-    others = [_pool(os.getpid(), threads).submit(part, *span) for span in pairwise(ends[1:])]
+    waits = [_begun(part, *span) for span in pairwise(ends[1:])]
     part(*ends[:2])
-    for other in others:
-        other.result()
+    for wait in waits:
+        wait()
+
+
+def _begun(part: Callable[[int, int], object], first: int, last: int) -> Callable[[], object]:
+    """Give a part to a thread, and return what waits for it, or does it where there is no thread to be had any more."""
+    try:
+        return _pool(os.getpid(), torch.get_num_threads()).submit(part, first, last).result
+    except RuntimeError:  # the interpreter is on its way out, or the system has no more
+        return partial(part, first, last)
 
 
 @cache
 def _pool(process: int, threads: int) -> ThreadPoolExecutor:
     """Return threads of this process: those of its parent are not in a fork."""
-    return ThreadPoolExecutor(threads - 1, thread_name_prefix=f"zeropoint-{process}")
+    return ThreadPoolExecutor(max(1, threads - 1), thread_name_prefix=f"zeropoint-{process}")

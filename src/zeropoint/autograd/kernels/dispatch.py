@@ -22,7 +22,7 @@ FLOATS = frozenset({torch.float32, torch.float16, torch.bfloat16})
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """What runs on a device, and why where it is not the quickest. What is native needs a C compiler at installation."""
+    """What runs on a device, and why where it is not the quickest. What is native needs a C compiler at installation, and float32."""
 
     fake_quantize: Literal["native", "triton", "plain"]
     observation: Literal["native", "cuda", "plain"]
@@ -58,7 +58,7 @@ def quantized(x: Tensor, scale: Tensor, zero_point: Tensor, codes: Codes) -> Ten
 def gradients(grad: Tensor, x: Tensor, scale: Tensor, zero_point: Tensor, *, codes: Codes, wanted: Wanted) -> Gradients:
     """Return the gradients by straight-through estimation (x), LSQ (scale) and LSQ+ (zero point)."""
     kernels, places = _fused(x, scale, zero_point, codes)
-    if kernels is None:
+    if kernels is None or not _are_memory(grad):
         return plain.gradients(grad, x, scale, zero_point, codes=codes, wanted=wanted)
     found: Gradients = kernels.gradients(grad, x, scale, zero_point, codes=codes, places=places, wanted=wanted)
     return found
@@ -72,19 +72,23 @@ def observe(x: Tensor, counts: Tensor, bounds: Tensor, others: Tensor) -> None:
 
 def _fused(x: Tensor, scale: Tensor, zero_point: Tensor, codes: Codes) -> tuple[Any, Layout | None]:
     """Return the module whose kernels take these tensors, and how they lie in memory; None where there is none."""
-    fits = scale.dtype == zero_point.dtype == torch.float32 and scale.shape == zero_point.shape and codes.fit_float32 and x.numel() > 0
+    fits = scale.dtype == zero_point.dtype == torch.float32 and scale.shape == zero_point.shape and codes.fit_float32
     kernels: Any = None
-    if fits and x.is_cuda and x.dtype in FLOATS and x.numel() <= fused.MOST_ELEMENTS and not _why_no_triton(x.device.index):
-        kernels = fused
-    elif fits and x.device.type == "cpu" and x.dtype == torch.float32 and compiled.INSTALLED and _is_memory(x):
-        kernels = compiled
+    if fits and x.numel() > 0 and _are_memory(x, scale, zero_point):
+        if x.is_cuda and x.dtype in FLOATS and x.numel() <= fused.MOST_ELEMENTS and not _why_no_triton(x.device.index):
+            kernels = fused
+        elif x.device.type == "cpu" and x.dtype == torch.float32 and compiled.INSTALLED:
+            kernels = compiled
     places = None if kernels is None else layout(x, scale.shape)
     return (None, None) if places is None else (kernels, places)
 
 
-def _is_memory(x: Tensor) -> bool:
-    """Say whether there are numbers behind a tensor: there are none where PyTorch traces or compiles."""
-    return type(x) in ORDINARY and not torch.compiler.is_compiling()
+def _are_memory(*tensors: Tensor) -> bool:
+    """Say whether a kernel may read where tensors point to: not where PyTorch traces, compiles, vectorizes, or puts off a sign."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack():
+        return False
+    stored = torch._C._has_storage
+    return all(type(tensor) in ORDINARY and stored(tensor) and not tensor.is_neg() for tensor in tensors)
 
 
 @cache
