@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MOST_ROWS = 1 << 14  # of channel means, that wait on the device
 # Blocks that are read while others run: few at first, since threads that share Python's lock finish together, and all wait for the first.
 FIRST, MOST = 2, 8
-QUICK = 0.05  # seconds: where a block takes longer, reading is the work, and is for all threads
+QUICK = 0.1  # seconds: where a block takes longer, reading is the work, and is for all threads
 
 
 class DeviceRun:
