@@ -81,7 +81,7 @@ QUICK = Settings(seeds=(0,), images=420, validation=100, test=100, batch=64, epo
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One network of one seed: the shares of images that it calls right, and the seconds that it took to make."""
+    """One network of one seed: the shares of images that it calls right, and the seconds that it took to make and judge."""
 
     seed: int
     network: str
@@ -265,6 +265,8 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--mixed", action="store_true", default=None, help="train with quantization on mixtures of two images each")
     found = parser.parse_args(arguments)
     chosen = {name: value for name in Settings.__slots__ if (value := getattr(found, name)) is not None}
+    if not set(found.bits or ()) <= TARGETS.keys():
+        parser.error(f"--bits: found {found.bits}, expected 8, 4 or both")
     if found.mixed and found.loss == "both":
         parser.error("--mixed: mixtures have no labels; take --loss distillation")
     found.settings = replace(QUICK if found.quick else Settings(), **chosen)

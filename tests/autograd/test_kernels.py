@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import subprocess
 import sys
@@ -12,10 +13,12 @@ from typing import Any
 from weakref import ReferenceType, ref
 
 import numpy as np
+import onnx
 import pytest
 
 torch = pytest.importorskip("torch")
 
+from torch import nn  # noqa: E402
 from torch._subclasses import FakeTensorMode  # noqa: E402
 from torch.fx.experimental.proxy_tensor import make_fx  # noqa: E402
 
@@ -194,6 +197,18 @@ def test_where_there_are_no_numbers_the_plain_kernels_are_traced() -> None:
     assert torch.equal(make_fx(total)(torch.randn(4, 5))(x), total(x))
     jacobian = torch.autograd.functional.jacobian(total, x, vectorize=True)
     assert torch.equal(jacobian, torch.autograd.functional.jacobian(total, x))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_older_exporter_of_pytorch_records_what_is_computed() -> None:
+    class Rounds(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return fake_quantize(x, torch.tensor(0.1), torch.tensor(0.0), qmin=-8, qmax=7)
+
+    file = io.BytesIO()
+    torch.onnx.export(Rounds(), (torch.randn(4, 5),), file, dynamo=False)
+    operators = {node.op_type for node in onnx.load_from_string(file.getvalue()).graph.node}
+    assert {"Div", "Round", "Clip", "Mul"} <= operators
 
 
 @pytest.mark.parametrize("device", FUSED)
