@@ -83,10 +83,17 @@ def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), y, label_smoothing=SMOOTHING)
 
 
-def accuracy(model: nn.Module, images: Images) -> float:
-    """Return the share of images whose largest output is their class, in float32."""
-    right = torch.zeros((), device=images.labels.device)
+def outputs(model: nn.Module, images: Images) -> Tensor:
+    """Return the logits of all images, (N, classes), in float32."""
     with torch.no_grad():
-        for x, y in images.batches(1000):
-            right += (model(x).argmax(1) == y).sum()
-    return float(right) / len(images)
+        return torch.cat([model(x) for x, _ in images.batches(1000)])
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> float:
+    """Return the share of images whose largest output is their class."""
+    return int((logits.argmax(1) == labels).sum()) / len(labels)
+
+
+def divergence(logits: Tensor, reference: Tensor) -> float:
+    """Return how far logits are from those of another network: the mean Kullback-Leibler divergence of an image, in nats."""
+    return float(F.kl_div(logits.log_softmax(1), reference.log_softmax(1), reduction="batchmean", log_target=True))
