@@ -68,12 +68,7 @@ class Place:
         environment = {**os.environ, "PYTHONPATH": str(self.folder), "TMPDIR": str(self.folder / "tmp")}
         told = [str(workers), budget, str(self.checkpoint) if checkpoint else "", str(self.folder / "plan.json")]
         command = [sys.executable, str(self.folder / "driver.py"), *told]
-        # A shell's background job ignores interrupts, and so would what it starts.
-        heard = signal.signal(signal.SIGINT, signal.default_int_handler)
-        try:
-            return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
-        finally:
-            signal.signal(signal.SIGINT, heard)
+        return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
     def finish(self, *, workers: int = 1, budget: str = "", checkpoint: bool = True) -> tuple[bytes, str]:
         """Run to the end; return the checkpoint and the plan, less notes on how it was run."""

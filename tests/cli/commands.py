@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -44,25 +43,20 @@ class Reached(Exception):
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     """Begin the real command in its own process, whose folder for temporary files is `folder`/tmp."""
     (folder / "tmp").mkdir(exist_ok=True)
-    # Where the tests run in the background they may ignore Ctrl-C, which a child would inherit; it never inherits a handler.
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        return subprocess.Popen(
-            [sys.executable, "-m", "zeropoint", *arguments],
-            cwd=folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={
-                "COLUMNS": "80",
-                "PATH": "",
-                "HOME": str(folder.parent),
-                "TMPDIR": str(folder / "tmp"),
-                "PYTHONDONTWRITEBYTECODE": "1",
-            },
-        )
-    finally:
-        signal.signal(signal.SIGINT, previous)
+    return subprocess.Popen(
+        [sys.executable, "-m", "zeropoint", *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={
+            "COLUMNS": "80",
+            "PATH": "",
+            "HOME": str(folder.parent),
+            "TMPDIR": str(folder / "tmp"),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        },
+    )
 
 
 def spawn(folder: Path, *arguments: str) -> Run:
