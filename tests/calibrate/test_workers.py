@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import gc
+import multiprocessing
 import os
-from collections.abc import Iterator
+import struct
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +13,20 @@ import pytest
 from tests.calibrate.subjects import FUSED, IMAGES, all_taps, calibrated, digits, seen_bytes, subject
 from tests.graph.networks import Array
 
-from zeropoint.calibrate import Resources, Subject, calibrate, workers
+from zeropoint.calibrate import Resources, Subject, calibrate, calibration
 from zeropoint.calibrate.streams import Crew
-from zeropoint.calibrate.workers import CHUNKS, LONGEST_CHUNK, Job, observe_in_processes
-from zeropoint.errors import DataError, ModelError
+from zeropoint.calibrate.workers import CHUNKS, LONGEST_CHUNK, Job, observe_in_processes, shares
+from zeropoint.errors import DataError, ModelError, OutputError
 from zeropoint.graph.taps import Taps, divide, tap
 
 TWO = Resources(workers=2)
 
 
 class Images:
-    """A data set that other processes can import: it fails, or ends its process, at some item."""
+    """A data set that other processes can import: it fails, or ends its process, at once or amidst an answer, at some item."""
 
-    def __init__(self, *, fails_at: int = -1, ends_at: int = -1) -> None:
-        self.fails_at, self.ends_at, self.owner = fails_at, ends_at, os.getpid()
+    def __init__(self, *, fails_at: int = -1, ends_at: int = -1, breaks_off_at: int = -1) -> None:
+        self.fails_at, self.ends_at, self.breaks_off_at, self.owner = fails_at, ends_at, breaks_off_at, os.getpid()
 
     def __len__(self) -> int:
         return len(IMAGES)
@@ -32,6 +35,10 @@ class Images:
         if index == self.fails_at:
             raise ValueError("a broken file")
         if index == self.ends_at and os.getpid() != self.owner:
+            os._exit(9)
+        if index == self.breaks_off_at and os.getpid() != self.owner:
+            for pipe in (found for found in gc.get_objects() if isinstance(found, Connection) and found.writable):
+                os.write(pipe.fileno(), struct.pack("!i", 1000) + b"half of it")
             os._exit(9)
         return IMAGES[index]
 
@@ -100,6 +107,24 @@ def test_a_process_that_ends_is_an_error() -> None:
     assert message.startswith("workers: a process ended before its work was done, perhaps for lack of memory")
 
 
+def test_a_process_that_ends_amidst_its_answer_is_an_error() -> None:
+    message = told(subject(FUSED, Images(breaks_off_at=7)), TWO)
+    assert message.startswith("workers: a process ended before its work was done, perhaps for lack of memory")
+
+
+def test_processes_end_where_what_they_saw_cannot_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OutputError("no space left")
+
+    monkeypatch.setattr(calibration, "SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr(calibration, "save_statistics", full)
+    of, before = subject(FUSED, Images()), {*multiprocessing.active_children()}
+    with pytest.raises(OutputError) as caught:
+        calibrate(of, all_taps(of), Resources(workers=2, checkpoint=tmp_path / "stats"))
+    assert {*multiprocessing.active_children()} == before
+    assert str(caught.value) == "no space left"
+
+
 def test_a_network_that_a_process_cannot_open_is_an_error(tmp_path: Path) -> None:
     of = subject(FUSED, IMAGES)
     [part] = divide(tap(of.model, all_taps(of), of.facts), [all_taps(of)], tmp_path)
@@ -108,46 +133,10 @@ def test_a_network_that_a_process_cannot_open_is_an_error(tmp_path: Path) -> Non
         list(observe_in_processes(Job(part, of.batches, Crew(1), "CPUExecutionProvider"), [0, 1], workers=1))
 
 
-class Pool:
-    """In place of processes: what is handed out, which one process would do."""
-
-    handed: list[Any]
-
-    def __init__(self, *_: object, **__: object) -> None:
-        self.handed = []
-
-    def __enter__(self) -> Pool:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def submit(self, _: object, chunk: Any) -> int:
-        self.handed.append(chunk)
-        return len(self.handed)
-
-    def shutdown(self, **_: object) -> None:
-        pass
-
-
 @pytest.mark.parametrize(("blocks", "count"), [(1, 2), (7, 2), (8, 2), (100, 2), (5000, 2), (5000, 8)])
-def test_blocks_are_shared_out_in_chunks(blocks: int, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    pools: list[Pool] = []
-
-    def pool(*_: object, **__: object) -> Pool:
-        pools.append(Pool())
-        return pools[0]
-
-    def completed(running: Any) -> Iterator[Any]:
-        return iter(())
-
-    monkeypatch.setattr(workers, "ProcessPoolExecutor", pool)
-    monkeypatch.setattr(workers, "as_completed", completed)
-    of = subject(FUSED, IMAGES)
-    job = Job(tap(of.model, all_taps(of), of.facts), of.batches, Crew(1), "CPUExecutionProvider")
+def test_blocks_are_shared_out_in_chunks(blocks: int, count: int) -> None:
     numbers = np.random.default_rng(0).permutation(blocks).tolist()
-    list(observe_in_processes(job, numbers, workers=count))
-    chunks = pools[0].handed
+    chunks = shares(numbers, count)
     assert [block for chunk in chunks for block in chunk] == numbers
     assert max(map(len, chunks)) <= LONGEST_CHUNK
     assert len(chunks) >= min(blocks, CHUNKS * count) // 2

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from functools import reduce
 from itertools import count
@@ -70,9 +71,10 @@ def calibrate(subject: Subject, taps: Taps, resources: Resources, *, progress: P
         networks = _networks(subject, parts, resources, Path(folder)) if any(left) else []
         for number, network in enumerate(networks):
             run = Run(network, subject.batches, resources, crew)
-            for done, seen in _observe(run, left[number], tick):
-                parts[number] = parts[number].grown(done, seen)
-                save_when_due(parts)
+            with closing(_observe(run, left[number], tick)) as chunks:  # where saving fails, processes end before their files do
+                for done, seen in chunks:
+                    parts[number] = parts[number].grown(done, seen)
+                    save_when_due(parts)
     whole = replace(saved, parts=tuple(parts)).whole
     if resources.checkpoint is not None and any(left):
         save_statistics(replace(saved, parts=(whole,)), resources.checkpoint)
@@ -158,16 +160,17 @@ class Run:
     crew: Crew
 
 
-def _observe(run: Run, blocks: Sequence[int], tick: Callable[[], None]) -> Iterator[Chunk]:
+def _observe(run: Run, blocks: Sequence[int], tick: Callable[[], None]) -> Generator[Chunk, None, None]:
     """Yield what is seen in all of `blocks`, a chunk after the other; `tick` is called once for each block."""
     if not blocks:
         return
     if run.resources.workers > 1 and isinstance(run.network, Tapped):
         job = Job(run.network, run.batches, run.crew, run.resources.provider)
-        for done, seen in observe_in_processes(job, blocks, workers=run.resources.workers):
-            for _ in done:
-                tick()
-            yield done, seen
+        with closing(observe_in_processes(job, blocks, workers=run.resources.workers)) as chunks:
+            for done, seen in chunks:
+                for _ in done:
+                    tick()
+                yield done, seen
         return
     network = run.network
     observer: Observer = SessionRun(network, run.crew, run.resources.provider) if isinstance(network, Tapped) else network
