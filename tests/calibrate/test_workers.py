@@ -3,7 +3,12 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import signal
 import struct
+import subprocess
+import sys
+import time
+from contextlib import nullcontext
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -15,7 +20,7 @@ from tests.graph.networks import Array
 
 from zeropoint.calibrate import Resources, Subject, calibrate, calibration
 from zeropoint.calibrate.streams import Crew
-from zeropoint.calibrate.workers import CHUNKS, LONGEST_CHUNK, Job, observe_in_processes, shares
+from zeropoint.calibrate.workers import CHUNKS, LONGEST_CHUNK, Job, chunks_of, observe_in_processes
 from zeropoint.errors import DataError, ModelError, OutputError
 from zeropoint.graph.taps import Taps, divide, tap
 
@@ -41,6 +46,24 @@ class Images:
                 os.write(pipe.fileno(), struct.pack("!i", 1000) + b"half of it")
             os._exit(9)
         return IMAGES[index]
+
+
+class Forking(Images):
+    """Each process forks another, which does nothing for a minute, and whose number is in a file."""
+
+    def __init__(self, folder: Path, **options: int) -> None:
+        super().__init__(**options)
+        self.folder = folder
+
+    def __getitem__(self, index: int) -> Array:
+        note = self.folder / str(os.getpid())
+        if os.getpid() != self.owner and not note.exists():
+            forked = os.fork()
+            if not forked:
+                time.sleep(60)
+                os._exit(0)
+            note.write_text(str(forked))
+        return super().__getitem__(index)
 
 
 class Unpicklable(Images):
@@ -112,7 +135,34 @@ def test_a_process_that_ends_amidst_its_answer_is_an_error() -> None:
     assert message.startswith("workers: a process ended before its work was done, perhaps for lack of memory")
 
 
-def test_processes_end_where_what_they_saw_cannot_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize("ends_at", [-1, 7])
+def test_what_a_data_set_has_forked_is_not_waited_for(ends_at: int, tmp_path: Path) -> None:
+    of = subject(FUSED, Forking(tmp_path, ends_at=ends_at))
+    with nullcontext() if ends_at < 0 else pytest.raises(DataError, match="workers: a process ended"):
+        calibrate(of, all_taps(of), TWO)
+    forked = [int(note.read_text()) for note in tmp_path.iterdir()]
+    assert forked
+    for process in forked:
+        os.kill(process, signal.SIGKILL)  # fails where it has ended
+
+
+def test_a_script_that_starts_itself_again_in_each_process_is_an_error(tmp_path: Path) -> None:
+    script = tmp_path / "unguarded.py"
+    script.write_text(
+        "import numpy as np\nimport zeropoint as zp\nfrom zeropoint.demo import load_digits\n"
+        "digits = load_digits()\ndata = np.concatenate([digits.calibration] * 4)  # more than a pipe takes at once\n"
+        'zp.quantize(digits.model, data=data, target="tensorrt", workers=2)\n'
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert "if __name__ == '__main__'" in done.stderr, "Python says so in each process"
+    assert "DataError: workers: a process ended before its work was done" in done.stderr.splitlines()[-1]
+
+
+def test_processes_end_where_what_they_saw_cannot_be_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     def full(*_: object) -> None:
         raise OutputError("no space left")
 
@@ -123,6 +173,7 @@ def test_processes_end_where_what_they_saw_cannot_be_kept(tmp_path: Path, monkey
         calibrate(of, all_taps(of), Resources(workers=2, checkpoint=tmp_path / "stats"))
     assert {*multiprocessing.active_children()} == before
     assert str(caught.value) == "no space left"
+    assert capfd.readouterr().err == "", "they end without a word"
 
 
 def test_a_network_that_a_process_cannot_open_is_an_error(tmp_path: Path) -> None:
@@ -136,7 +187,7 @@ def test_a_network_that_a_process_cannot_open_is_an_error(tmp_path: Path) -> Non
 @pytest.mark.parametrize(("blocks", "count"), [(1, 2), (7, 2), (8, 2), (100, 2), (5000, 2), (5000, 8)])
 def test_blocks_are_shared_out_in_chunks(blocks: int, count: int) -> None:
     numbers = np.random.default_rng(0).permutation(blocks).tolist()
-    chunks = shares(numbers, count)
+    chunks = chunks_of(numbers, count)
     assert [block for chunk in chunks for block in chunk] == numbers
     assert max(map(len, chunks)) <= LONGEST_CHUNK
     assert len(chunks) >= min(blocks, CHUNKS * count) // 2

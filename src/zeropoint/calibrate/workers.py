@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from time import monotonic, sleep
 
 from zeropoint.calibrate.streams import Crew, observe_blocks
 from zeropoint.data import Batches
@@ -20,7 +21,8 @@ from zeropoint.statistics.observation import NetworkObservation
 
 CHUNKS = 4  # for each worker: the last ones to finish wait for little
 LONGEST_CHUNK = 64  # blocks between two looks at the progress
-PATIENCE = 10.0  # seconds that a process has to end
+LOOK = 1.0  # seconds between two looks at whether all processes are alive
+PATIENCE = 5.0  # seconds that they have to end
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,7 +46,7 @@ def observe_in_processes(job: Job, blocks: Sequence[int], *, workers: int) -> Ge
     """Yield what was seen, in chunks of `blocks`, in any order.
 
     Raises:
-        DataError: the data cannot be sent to another process, a sample cannot be read, or a process ended before its work was done.
+        DataError: the data cannot be sent to another process, a sample cannot be read, or a process does not start or ends too early.
         ModelError: the network fails on one.
     """
     try:
@@ -54,38 +56,34 @@ def observe_in_processes(job: Job, blocks: Sequence[int], *, workers: int) -> Ge
             f"data: found samples that cannot be sent to another process ({error}), expected a folder, a file, or what Python can pickle; "
             "calibrate with one worker, which uses all cores too"
         ) from None
-    chunks = shares(blocks, workers)
-    crew: list[_Worker] = []
+    chunks = chunks_of(blocks, workers)
+    pending = iter(chunks)
+    team: list[_Worker] = []
     try:
         with _interrupts_ignored():  # by the processes, which inherit it
             for _ in range(min(workers, len(chunks))):
-                crew.append(_Worker(pickled))
-        pending = iter(chunks)
-        for worker, chunk in zip(crew, pending, strict=False):
-            worker.begin(chunk)
-        busy = [*crew]
+                team.append(_Worker(pickled))
+        busy = [*team]
         while busy:
-            ready = wait([worker.pipe for worker in busy])
-            for worker in [one for one in busy if one.pipe in ready]:
-                done, seen = worker.finish()
-                following = next(pending, None)
-                if following is None:
+            for worker in _heard(busy):
+                done, seen = worker.answer()
+                chunk = next(pending, None)
+                if chunk is None:
+                    worker.pipe.close()
                     busy.remove(worker)
                 else:
-                    worker.begin(following)
-                yield done, seen
+                    worker.ask(chunk)
+                if seen is not None:
+                    yield done, seen
     finally:
-        for worker in crew:
-            worker.dismiss()
-        for worker in crew:
-            worker.join()
+        _end(team)
 
 
-def shares(blocks: Sequence[int], workers: int) -> list[Sequence[int]]:
+def chunks_of(blocks: Sequence[int], workers: int) -> list[Sequence[int]]:
     """Return `blocks` in chunks, several for each worker.
 
     Example:
-        >>> shares(range(10), 2)
+        >>> chunks_of(range(10), 2)
         [range(0, 2), range(2, 4), range(4, 6), range(6, 8), range(8, 10)]
     """
     size = max(1, min(LONGEST_CHUNK, -(-len(blocks) // (CHUNKS * workers))))
@@ -93,72 +91,95 @@ def shares(blocks: Sequence[int], workers: int) -> list[Sequence[int]]:
 
 
 class _Worker:
-    """A process, and a pipe to it that no other has: where one ends amidst an answer, that is the end of its pipe, and nobody waits."""
+    """A process, and a pipe of its own to it: where one ends amidst an answer, the others do not wait for the rest.
+
+    Its first answer says that it has started. Only then it is told its job: writing to a process that never reads may take forever.
+    """
 
     def __init__(self, pickled: bytes) -> None:
         context = multiprocessing.get_context("spawn")  # forking would copy locks that threads of the runtime hold
-        self.pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, pickled))
-        self._chunk: Sequence[int] | None = None
-        with theirs, _ended_is_an_error():
-            self._process.start()
+        self._pickled: bytes | None = pickled
+        self._chunk: Sequence[int] = ()
+        try:
+            self.pipe, theirs = context.Pipe()
+            self.process = context.Process(target=_serve, args=(theirs,))
+            with theirs:
+                self.process.start()
+        except OSError as error:
+            raise DataError(f"workers: a process cannot be started ({error}), expected all to start; use fewer workers") from None
 
-    def begin(self, chunk: Sequence[int]) -> None:
+    def ask(self, chunk: Sequence[int]) -> None:
         """Ask for what is seen in some blocks."""
         self._chunk = chunk
-        with _ended_is_an_error():
+        with suppress(OSError):  # it has ended, which is told where its answer is due
+            if self._pickled is not None:
+                self.pipe.send_bytes(self._pickled)
+                self._pickled = None
             self.pipe.send(chunk)
 
-    def finish(self) -> tuple[Sequence[int], Statistics]:
-        """Wait for the answer, and return what was asked for with it."""
-        with _ended_is_an_error():
-            answer = self.pipe.recv()
-        if isinstance(answer, ZeropointError):
-            raise answer
-        assert self._chunk is not None
-        done, self._chunk = self._chunk, None
-        return done, answer
+    def answer(self) -> tuple[Sequence[int], Statistics | None]:
+        """Wait for the answer, and return it with what was asked for; None where nothing was."""
+        try:
+            seen = self.pipe.recv()
+        except (EOFError, OSError):
+            raise self.ended() from None
+        if isinstance(seen, ZeropointError):
+            raise seen
+        return self._chunk, seen
 
-    def dismiss(self) -> None:
-        """Let the process end; what it is at is of no use any more."""
-        self.pipe.close()
-        if self._chunk is not None:
-            self._process.terminate()
-
-    def join(self) -> None:
-        """Wait for the end of the process, and see to it where that takes too long."""
-        self._process.join(PATIENCE)
-        self._process.kill()
-        self._process.join()
+    def ended(self) -> DataError:
+        """Return an error that says so."""
+        self.process.join(1)
+        return DataError(
+            f"workers: a process ended before its work was done, perhaps for lack of memory (exit code {self.process.exitcode}); expected "
+            "all to finish; use fewer workers"
+        )
 
 
-@contextmanager
-def _ended_is_an_error() -> Iterator[None]:
-    try:
-        yield
-    except (EOFError, OSError):
-        raise DataError(
-            "workers: a process ended before its work was done, perhaps for lack of memory; expected all to finish; use fewer workers"
-        ) from None
+def _heard(team: Sequence[_Worker]) -> list[_Worker]:
+    """Wait until some have answered, and return these."""
+    while not (ready := wait([worker.pipe for worker in team], LOOK)):
+        for worker in team:  # a pipe stays open where a data set has forked a process that lives on
+            if not worker.process.is_alive() and not worker.pipe.poll():
+                raise worker.ended()
+    return [worker for worker in team if worker.pipe in ready]
+
+
+def _end(team: Sequence[_Worker]) -> None:
+    """End all processes; what those are at that still have a pipe is of no use any more."""
+    with _interrupts_ignored():  # a second one must not leave some behind that wait for work
+        for worker in team:
+            if not worker.pipe.closed:
+                worker.process.terminate()
+                worker.pipe.close()
+    patience = monotonic() + PATIENCE
+    while any(worker.process.is_alive() for worker in team) and monotonic() < patience:
+        sleep(0.01)  # joining for a time would also wait for what a data set has forked
+    for worker in team:
+        worker.process.kill()
+        worker.process.join()
 
 
 @contextmanager
 def _interrupts_ignored() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # no other thread may say so, nor hears them
+    before = signal.getsignal(signal.SIGINT)
+    # No other thread may say so, nor hears them; and a handler that was not set from Python cannot be set from there again.
+    if threading.current_thread() is not threading.main_thread() or before is None:
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
     finally:
-        if before is not None:  # one that was not set from Python cannot be set from there again
-            signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, before)
 
 
-def _serve(pipe: Connection, pickled: bytes) -> None:
-    """Answer with what is seen in the blocks that are asked for, one chunk after the other, until nobody asks any more."""
-    observe = _observer(pickled)
-    with pipe, suppress(EOFError, BrokenPipeError):
+def _serve(pipe: Connection) -> None:
+    """Say that this process is there, and answer with what is seen in the blocks that are asked for, until nobody asks any more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # which not every system hands on to it
+    with pipe, suppress(EOFError, ConnectionError):
+        pipe.send(None)
+        observe = _observer(pipe.recv_bytes())
         while True:
             pipe.send(observe(pipe.recv()))
 
@@ -169,7 +190,7 @@ def _observer(pickled: bytes) -> Callable[[Sequence[int]], Statistics | Zeropoin
         job: Job = pickle.loads(pickled)
         session = job.tapped.open(threads=job.crew.threads, provider=job.provider)
     except ZeropointError as error:
-        why: ZeropointError = error
+        why = error
         return lambda _: why
     except Exception as error:  # unpickling runs code of the user's data set
         why = DataError(
