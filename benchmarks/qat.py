@@ -126,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run, print a table, and write it as JSON."""
     options = parsed(arguments)
     if options.table:
-        print(table([Found(**found) for file in options.table for found in json.loads(file.read_text())["found"]]))
+        tell([Found(**found) for file in options.table for found in json.loads(file.read_text())["found"]])
         return
     settings, device = options.settings, torch.device(options.device)
     torch.backends.cudnn.benchmark = True
@@ -139,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{len(study.training)} images to train on, {told} to judge by, on {name_of(device)}", flush=True)
         for seed in settings.seeds:
             measure(study, seed)
-    print(table(study.found))
+    tell(study.found)
 
 
 def measure(study: Study, seed: int) -> None:
@@ -213,6 +213,22 @@ def tune(module: nn.Module, data: Shuffled, bits: int, settings: Settings) -> No
         kernels="fastest",
         seed=data.seed,
     )
+
+
+def tell(found: Sequence[Found]) -> None:
+    """Print what is chosen by, and the figures."""
+    print(f"{aside(found)}\n\n{table(found)}")
+
+
+def aside(found: Sequence[Found]) -> str:
+    """Return what was found on the images set aside, a line for each network: the means of all seeds."""
+    lines = ["set aside   accuracy   divergence"]
+    for name in NETWORKS:
+        of = [(one.validation, one.divergence) for one in found if one.network == name]
+        if of:
+            share, apart = np.mean(of, axis=0)
+            lines.append(f"{name:<9}   {percent(share):>8}   {apart:>10.4f}")
+    return "\n".join(lines)
 
 
 def table(found: Sequence[Found]) -> str:

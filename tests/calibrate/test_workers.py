@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import nullcontext
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pytest
 from tests.calibrate.subjects import FUSED, IMAGES, all_taps, calibrated, digits, seen_bytes, subject
 from tests.graph.networks import Array
 
-from zeropoint.calibrate import Resources, Subject, calibrate, calibration
+from zeropoint.calibrate import Resources, Subject, calibrate, calibration, workers
 from zeropoint.calibrate.streams import Crew
 from zeropoint.calibrate.workers import CHUNKS, LONGEST_CHUNK, Job, chunks_of, observe_in_processes
 from zeropoint.errors import DataError, ModelError, OutputError
@@ -49,7 +50,7 @@ class Images:
 
 
 class Forking(Images):
-    """Each process forks another, which does nothing for a minute, and whose number is in a file."""
+    """Each process forks another, which does nothing for half a minute; its number is in a file, and its end another."""
 
     def __init__(self, folder: Path, **options: int) -> None:
         super().__init__(**options)
@@ -60,9 +61,24 @@ class Forking(Images):
         if os.getpid() != self.owner and not note.exists():
             forked = os.fork()
             if not forked:
-                time.sleep(60)
+                time.sleep(30)
+                note.with_suffix(".ended").touch()
                 os._exit(0)
             note.write_text(str(forked))
+        return super().__getitem__(index)
+
+
+class Slow(Images):
+    """Its first item takes half a minute, and is in a file then."""
+
+    def __init__(self, note: Path, **options: int) -> None:
+        super().__init__(**options)
+        self.note = note
+
+    def __getitem__(self, index: int) -> Array:
+        if index == 0 and os.getpid() != self.owner:
+            time.sleep(30)
+            self.note.touch()
         return super().__getitem__(index)
 
 
@@ -135,16 +151,65 @@ def test_a_process_that_ends_amidst_its_answer_is_an_error() -> None:
     assert message.startswith("workers: a process ended before its work was done, perhaps for lack of memory")
 
 
+def test_a_process_that_ends_before_it_is_asked_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard = workers._heard
+
+    def ended(team: Any) -> Any:
+        ready = heard(team)
+        for worker in ready:
+            worker.process.kill()
+            worker.process.join()
+        return ready
+
+    monkeypatch.setattr(workers, "_heard", ended)
+    assert told(subject(FUSED, Images()), TWO).startswith("workers: a process ended before its work was done")
+
+
+def test_a_process_that_cannot_be_started_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, start, started = {*multiprocessing.active_children()}, SpawnProcess.start, []
+
+    def refused(process: SpawnProcess) -> None:
+        started.append(process)
+        if len(started) > 1:
+            raise OSError(24, "Too many open files")
+        start(process)
+
+    monkeypatch.setattr(SpawnProcess, "start", refused)
+    assert told(subject(FUSED, Images()), TWO) == (
+        "workers: a process cannot be started ([Errno 24] Too many open files), expected all to start; use fewer workers"
+    )
+    assert {*multiprocessing.active_children()} == before
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.parametrize("ends_at", [-1, 7])
-def test_what_a_data_set_has_forked_is_not_waited_for(ends_at: int, tmp_path: Path) -> None:
+def test_what_a_data_set_has_forked_is_not_waited_for(ends_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "PATIENCE", 1000.0)  # longer than that lives
     of = subject(FUSED, Forking(tmp_path, ends_at=ends_at))
     with nullcontext() if ends_at < 0 else pytest.raises(DataError, match="workers: a process ended"):
         calibrate(of, all_taps(of), TWO)
+    assert not [*tmp_path.glob("*.ended")]
     forked = [int(note.read_text()) for note in tmp_path.iterdir()]
     assert forked
     for process in forked:
-        os.kill(process, signal.SIGKILL)  # fails where it has ended
+        os.kill(process, signal.SIGKILL)
+
+
+def test_what_a_process_is_at_is_not_waited_for_after_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "PATIENCE", 1000.0)
+    assert "a broken file" in told(subject(FUSED, Slow(tmp_path / "read", fails_at=7)), TWO)
+    assert not (tmp_path / "read").exists()
+
+
+def test_a_process_that_nobody_listens_to_ends_without_a_word() -> None:
+    ours, theirs = multiprocessing.Pipe()
+    ours.close()
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        workers._serve(theirs)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert theirs.closed
 
 
 def test_a_script_that_starts_itself_again_in_each_process_is_an_error(tmp_path: Path) -> None:

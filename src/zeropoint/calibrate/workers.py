@@ -6,7 +6,7 @@ import multiprocessing
 import pickle
 import signal
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -175,34 +175,29 @@ def _interrupts_ignored() -> Iterator[None]:
 
 
 def _serve(pipe: Connection) -> None:
-    """Say that this process is there, and answer with what is seen in the blocks that are asked for, until nobody asks any more."""
+    """Say that this process is there, and answer with what is seen in the blocks that are asked for: to the first error, or the end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # which not every system hands on to it
     with pipe, suppress(EOFError, ConnectionError):
         pipe.send(None)
-        observe = _observer(pipe.recv_bytes())
-        while True:
-            pipe.send(observe(pipe.recv()))
+        pickled, blocks = pipe.recv_bytes(), pipe.recv()
+        try:
+            job = _loaded(pickled)
+            session = job.tapped.open(threads=job.crew.threads, provider=job.provider)
+            while True:
+                pipe.send(job.observe(session, blocks))
+                blocks = pipe.recv()
+        except ZeropointError as error:
+            pipe.send(error)
 
 
-def _observer(pickled: bytes) -> Callable[[Sequence[int]], Statistics | ZeropointError]:
-    """Return what observes some blocks, or tells why it cannot."""
+def _loaded(pickled: bytes) -> Job:
     try:
         job: Job = pickle.loads(pickled)
-        session = job.tapped.open(threads=job.crew.threads, provider=job.provider)
-    except ZeropointError as error:
-        why = error
-        return lambda _: why
+    except ZeropointError:
+        raise
     except Exception as error:  # unpickling runs code of the user's data set
-        why = DataError(
+        raise DataError(
             f"data: found samples that another process cannot load ({type(error).__name__}: {error}), expected what Python can import "
             "there; calibrate with one worker, which uses all cores too"
-        )
-        return lambda _: why
-
-    def observed(blocks: Sequence[int]) -> Statistics | ZeropointError:
-        try:
-            return job.observe(session, blocks)
-        except ZeropointError as error:
-            return error
-
-    return observed
+        ) from None
+    return job
